@@ -1,0 +1,109 @@
+"""What goes in and what comes back: Event, Outcome, and the HTTP pair Request and Reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""HTTP header fields in wire order; names in lower case."""
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as value
+else:
+
+    def value(**options):
+        """As ``dataclass``, but ``frozen`` holds only for type checkers: at run time one
+        ``object.__setattr__`` a field would be a tenth of the hub's work for an event."""
+        return dataclass(**(options | {"frozen": False}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the source itself said of an event; a dead letter keeps it byte for byte."""
+
+    coordinates: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Where the event lies in its source, e.g. ``{"topic": …, "partition": …, "offset": …}``."""
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An HTTP request to be passed on as it is (synchronous HTTP triggers); its body is the
+    event's data."""
+
+    method: str
+    path: str = ""
+    """What follows the function's own URL path: empty, or ``/…`` still percent-encoded."""
+    query: str = ""
+    """Without the question mark, still percent-encoded."""
+    headers: Headers = ()
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event, by the attribute names of CloudEvents 1.0 (context attributes, section 3).
+
+    ``source`` and ``id`` together are its identity: derived from source coordinates, so that a
+    redelivery bears the same pair.
+    """
+
+    id: str
+    source: str
+    type: str
+    data: bytes = b""
+    datacontenttype: str | None = None
+    subject: str | None = None
+    time: datetime | None = None
+    key: str | None = None
+    """What order means for this event; sent as ``partitionkey``."""
+    extensions: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Further CloudEvents attributes: names ``[a-z0-9]+``, values text."""
+    origin: Callable[[], Origin] | None = None
+    """Asked for only when the event becomes a dead letter."""
+    request: Request | None = None
+    """Set: the event is a synchronous request. One attempt, and the function's answer comes
+    back in ``Outcome.reply`` whatever its status."""
+    fault: str | None = None
+    """Set: the source could not make sense of the record. It is never sent; it becomes a dead
+    letter with this reason."""
+
+
+@value(frozen=True, slots=True)
+class Reply:
+    """A function's HTTP answer."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    truncated: bool = False
+    """True when the body went on beyond what the caller asked to keep."""
+
+
+class Settled(StrEnum):
+    """How an event left the hub, told to its source (contract, section 2)."""
+
+    ACCEPTED = "accepted"
+    FILTERED = "filtered"
+    DEAD = "dead"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an event. A delivery that was not finished has none: ``emit`` raises
+    ``GivenBack`` or is cancelled, and its source keeps the event.
+
+    For a synchronous request (``Event.request``) ``settled`` is None unless the function
+    accepted: the answer went back to the caller, who holds the event and decides.
+    """
+
+    settled: Settled | None
+    reply: Reply | None = field(default=None)
