@@ -1,0 +1,137 @@
+"""Fakes at the lowest seams: a function that answers by script, and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from triggerhub.connector import Positions
+from triggerhub.delivery.endpoint import Endpoint
+from triggerhub.delivery.transport import Away, NoReply, Transport
+from triggerhub.event import Event, Reply
+from triggerhub.store.records import DeadLetter, Delivery, Selection, StoreError
+
+
+@dataclass
+class Sent:
+    """One attempt that reached the scripted function."""
+
+    url: str
+    fields: dict[str, str]
+    body: bytes
+    time: float
+
+    @property
+    def id(self) -> str:
+        return self.fields["ce-id"]
+
+
+Answer = int | float | Reply | Exception | asyncio.Future[None]
+
+
+class ScriptedFunction(Transport):
+    """Stands where the network begins. ``answer`` says what becomes of each attempt: a status, a
+    Reply, an exception, or a future to wait for first (then 200)."""
+
+    def __init__(self, answer: Callable[[Sent], Answer] | None = None) -> None:
+        super().__init__()
+        self.answer = answer or (lambda sent: 200)
+        self.sent: list[Sent] = []
+        self.now = 0
+        self.most = 0
+
+    async def send(
+        self,
+        endpoint: Endpoint,
+        head: bytes,
+        body: bytes,
+        timeout: float,
+        keep: int = 1024,
+        *,
+        head_request: bool = False,
+    ) -> Reply:
+        lines = head.decode("latin-1").split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+        sent = Sent(endpoint.url, fields, body, asyncio.get_running_loop().time())
+        self.sent.append(sent)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            answer = self.answer(sent)
+            if isinstance(answer, asyncio.Future):
+                await answer
+                answer = 200
+            if isinstance(answer, float):
+                if answer > timeout:
+                    await asyncio.sleep(timeout)
+                    raise NoReply("timeout")
+                await asyncio.sleep(answer)
+                answer = 200
+            else:
+                await asyncio.sleep(0)
+        finally:
+            self.now -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return Reply(answer) if isinstance(answer, int) else answer
+
+
+def refused() -> Away:
+    """What an attempt meets when nobody listens."""
+    return Away("connection refused")
+
+
+@dataclass
+class MemoryDeadLetters:
+    letters: dict[str, DeadLetter] = field(default_factory=dict)
+    trouble: str = ""
+    """Set: nothing can be stored, for this reason."""
+
+    async def add(self, letter: DeadLetter) -> None:
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise StoreError(self.trouble)
+        self.letters[letter.id] = letter
+
+    async def list(
+        self, selection: Selection, *, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        return [self.letters[key] for key in sorted(self.letters) if key > after][:limit]
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        return self.letters.get(letter_id)
+
+    async def delete(self, selection: Selection) -> int:
+        return sum(self.letters.pop(key, None) is not None for key in selection.ids)
+
+    async def counts(self) -> dict[tuple[str, str, str], int]:
+        return {}
+
+
+@dataclass
+class MemoryJournal:
+    noted: list[Delivery] = field(default_factory=list)
+
+    def note(self, delivery: Delivery) -> None:
+        self.noted.append(delivery)
+
+    async def find(self, event_id: str, source: str = "") -> Sequence[Delivery]:
+        return [d for d in reversed(self.noted) if d.id == event_id]
+
+
+class MemoryStore:
+    """Dead letters and journal only."""
+
+    def __init__(self) -> None:
+        self.dead_letters = MemoryDeadLetters()
+        self.journal = MemoryJournal()
+
+    def positions(self, subscription: str) -> Positions:
+        raise NotImplementedError
+
+
+def event(number: int = 1, **changes: object) -> Event:
+    """The numbered event of a test."""
+    plain: dict[str, object] = {"id": str(number), "source": "/test", "type": "t", "data": b"x"}
+    return Event(**(plain | changes))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Carry an event along its binding."""

@@ -1,0 +1,66 @@
+"""From a binding's name to an outcome: one table of links, replaced whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from triggerhub.connector import GivenBack
+from triggerhub.delivery.link import Link
+from triggerhub.delivery.target import Target
+from triggerhub.delivery.transport import Transport
+from triggerhub.event import Event, Outcome
+from triggerhub.store.records import Delivery, Store
+
+
+class Dispatcher:
+    """Knows every binding's link. ``rebind`` is also the clean-up when a function is deleted:
+    what is not in the new table has its waiting deliveries given back and takes no more."""
+
+    def __init__(self, transport: Transport, store: Store) -> None:
+        self._transport = transport
+        self._store = store
+        self._links: dict[str, Link] = {}
+
+    def rebind(self, targets: Iterable[Target]) -> None:
+        """From now on exactly these bindings deliver; the next attempt sees what changed."""
+        wanted = {target.name: target for target in targets}
+        for name, link in list(self._links.items()):
+            if name in wanted:
+                continue
+            if link.target is not None:
+                link.aim(None)
+            if not link.tally.in_flight:
+                del self._links[name]
+        for name, target in wanted.items():
+            link = self.link(name)
+            if link.target != target:
+                link.aim(target)
+
+    def link(self, name: str) -> Link:
+        """The link of that name, made where it does not exist yet (it then gives back)."""
+        found = self._links.get(name)
+        if found is None:
+            found = self._links[name] = Link(name, self._transport, self._store)
+        return found
+
+    def links(self) -> Iterator[Link]:
+        """Every link that is bound or still has deliveries under way."""
+        return iter(tuple(self._links.values()))
+
+    async def dispatch(self, name: str, event: Event) -> Outcome:
+        """Deliver one event along a binding. Raises ``GivenBack`` where none has that name."""
+        link = self._links.get(name)
+        if link is None:
+            raise GivenBack(f"no binding is called {name}")
+        return await link(event)
+
+    async def deliveries(self, event_id: str, source: str = "") -> list[Delivery]:
+        """What is known of one event: under way, in memory, then in the store; newest first."""
+        found: dict[tuple[str, float], Delivery] = {}
+        for link in self.links():
+            for delivery in (*link.under_way(), *link.tally.deliveries(link.name)):
+                if delivery.id == event_id and source in ("", delivery.source):
+                    found.setdefault((delivery.binding, delivery.received), delivery)
+        for delivery in await self._store.journal.find(event_id, source):
+            found.setdefault((delivery.binding, delivery.received), delivery)
+        return sorted(found.values(), key=lambda d: d.received, reverse=True)

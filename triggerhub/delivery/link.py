@@ -1,0 +1,309 @@
+"""One binding's deliveries: attempts until there is an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from triggerhub import __version__
+from triggerhub.connector import GivenBack
+from triggerhub.delivery.course import Course, Failure, evidence, plain
+from triggerhub.delivery.encoding import (
+    encode_binary,
+    encode_request,
+    encode_structured,
+    head_prefix,
+)
+from triggerhub.delivery.retry import Policy, Verdict, retry_after
+from triggerhub.delivery.tally import Tally
+from triggerhub.delivery.target import Format, OnExhausted, Problem, Target
+from triggerhub.delivery.transport import Away, BrokenReply, NoReply, Transport, parse_endpoint
+from triggerhub.delivery.waits import Waits
+from triggerhub.event import Event, Outcome, Reply, Request, Settled
+from triggerhub.store.records import DeadLetter, Delivery, Store, StoreError
+
+AGENT = f"triggerhub/{__version__}"
+KEPT_OF_A_REPLY = 1024
+LARGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes of a function's answer that a synchronous caller can get."""
+
+_ACCEPTED = Outcome(Settled.ACCEPTED)
+_DROPPED = Outcome(Settled.DROPPED)
+_DEAD = Outcome(Settled.DEAD)
+_PROBLEMS = ("DeadLetterUnavailable", "FunctionAway", "FunctionGone", "Blocked")
+
+
+class Link:
+    """The delivering end of one binding: what a subscription's ``emit`` is."""
+
+    def __init__(self, name: str, transport: Transport, store: Store) -> None:
+        self.name = name
+        self.tally = Tally()
+        self.target: Target | None = None
+        self.last_error = ""
+        self._send = transport.send
+        self._store = store
+        self._waits = Waits(name)
+        self._courses: dict[Course, None] = {}
+        self._problems: dict[str, str] = {}
+
+    def aim(self, target: Target | None) -> None:
+        """From the next attempt on, deliver there; None: nowhere, and what waits is given back."""
+        before, self.target = self.target, target
+        if target is None:
+            self._waits.close()
+            return
+        self._endpoint = parse_endpoint(target.url)
+        self._prefix = head_prefix(self._endpoint.path, self._endpoint.host_header, AGENT)
+        self._encode = encode_binary if target.format is Format.BINARY else encode_structured
+        if before is None or before.url != target.url:
+            self._problems.clear()
+            self._waits.open()
+
+    @property
+    def problem(self) -> Problem | None:
+        """What an operator should know first, or None."""
+        for reason in _PROBLEMS:
+            if reason in self._problems:
+                return Problem(reason, self._problems[reason])
+        return None
+
+    def release(self) -> None:
+        """Give back what waits between attempts, now and until ``resume``."""
+        self._waits.release()
+
+    def resume(self) -> None:
+        """Deliveries may wait again."""
+        self._waits.resume()
+
+    def under_way(self) -> Iterator[Delivery]:
+        """The deliveries that needed more than their first attempt and have no outcome yet."""
+        for course in self._courses:
+            yield course.account(self.name, None, None)
+
+    async def __call__(self, event: Event) -> Outcome:
+        """Deliver one event. Raises ``GivenBack`` where it ends without an outcome."""
+        target = self._aimed()
+        self.tally.received += 1
+        try:
+            if event.request is not None:
+                return await self._answer(event, event.request, target)
+            if event.fault is not None or self._waits.away:
+                return await self._persist(Course(event, time.time()), None)
+            # The first attempt nearly always is the only one: nothing is made, and no coroutine
+            # entered, that it does not need.
+            wall, began = time.time(), time.perf_counter()
+            head, body = self._encode(self._prefix, event, 1)
+            try:
+                reply = await self._send(
+                    self._endpoint, head, body, target.timeout, KEPT_OF_A_REPLY
+                )
+            except (Away, NoReply, BrokenReply) as error:
+                return await self._persist(*self._began(event, wall, began, None, error))
+            if not 200 <= reply.status < 300:
+                return await self._persist(*self._began(event, wall, began, reply, None))
+            self.tally.accept(event, wall, time.perf_counter() - began, reply.status)
+            if self._problems or self._waits.troubled:
+                self._well()
+            return _ACCEPTED
+        except BaseException:
+            self.tally.given_back += 1
+            raise
+
+    def _began(
+        self, event: Event, wall: float, began: float, reply: Reply | None, failure: Failure | None
+    ) -> tuple[Course, Verdict]:
+        """A first attempt that was not accepted, and what it means."""
+        seconds = time.perf_counter() - began
+        course = Course(event, wall, asyncio.get_running_loop().time() - seconds)
+        return course, self._note(course, wall, seconds, reply, failure)
+
+    async def _persist(self, course: Course, verdict: Verdict | None) -> Outcome:
+        """All that follows a first attempt which was not accepted, or could not be made."""
+        self._courses[course] = None
+        try:
+            outcome = await self._follow(course, verdict)
+        except BaseException:
+            self._remember(course, None)
+            raise
+        finally:
+            del self._courses[course]
+            self._waits.ended(course)
+        assert outcome.settled is not None
+        self.tally.settle(outcome.settled, max(0.0, time.time() - course.received))
+        self._store.journal.note(self._remember(course, outcome.settled))
+        return outcome
+
+    async def _follow(self, course: Course, verdict: Verdict | None) -> Outcome:
+        loop = asyncio.get_running_loop()
+        while verdict is not Verdict.ACCEPTED:
+            policy = self._aimed().retry
+            reason = course.ending(verdict, policy, loop.time())
+            if reason is not None:
+                outcome = await self._exhausted(course, reason)
+                if outcome is not None:
+                    return outcome
+                await self._waits.pause(policy.max)
+            elif verdict is not None and not self._waits.holds(course):
+                await self._waits.pause(self._delay(course, policy, loop.time()))
+            verdict = None
+            if course.event.fault is None and await self._waits.hold(
+                course, lambda: course.left(self._aimed().retry, loop.time())
+            ):
+                verdict = await self._attempt(course)
+        course.fate = f"accepted with {course.describe()}"
+        return _ACCEPTED
+
+    async def _attempt(self, course: Course) -> Verdict:
+        target = self._aimed()
+        head, body = self._encode(self._prefix, course.event, len(course.attempts) + 1)
+        if course.first is None:
+            course.first = asyncio.get_running_loop().time()
+        wall, began = time.time(), time.perf_counter()
+        reply: Reply | None = None
+        failure: Failure | None = None
+        try:
+            reply = await self._send(self._endpoint, head, body, target.timeout, KEPT_OF_A_REPLY)
+        except (Away, NoReply, BrokenReply) as error:
+            failure = error
+        return self._note(course, wall, time.perf_counter() - began, reply, failure)
+
+    def _note(
+        self,
+        course: Course,
+        wall: float,
+        seconds: float,
+        reply: Reply | None,
+        failure: Failure | None,
+    ) -> Verdict:
+        """Write an attempt down, and what it says about the function."""
+        verdict = course.note(wall, seconds, reply, failure)
+        status = None if reply is None else reply.status
+        self.tally.attempted(status)
+        if verdict is Verdict.ACCEPTED:
+            self._well()
+            return verdict
+        self.last_error = course.describe()
+        if verdict is Verdict.AWAY:
+            if self._waits.found_away(course):
+                self._problems["FunctionAway"] = f"the function is away: {self.last_error}"
+        else:
+            self._answered()
+            if status == 410:
+                self._problems["FunctionGone"] = "the function answers 410 Gone"
+        return verdict
+
+    def _delay(self, course: Course, policy: Policy, now: float) -> float:
+        delay = policy.wait(len(course.attempts), random.random)
+        if course.reply is not None and course.reply.status in (429, 503):
+            delay = max(delay, retry_after(course.reply.headers, datetime.now(UTC)))
+        return min(delay, course.left(policy, now))
+
+    async def _exhausted(self, course: Course, reason: str) -> Outcome | None:
+        """The function will not accept it. None: it blocks, and is tried again."""
+        course.fate = f"{reason} after {len(course.attempts)} attempts: {course.describe()}"
+        action = self._aimed().on_exhausted
+        if action is OnExhausted.DROP:
+            return _DROPPED
+        if action is OnExhausted.BLOCK:
+            self._problems["Blocked"] = f"event {course.event.id}: {course.fate}"
+            return None
+        letter = course.dead_letter(self._aimed(), reason)
+        tries = 0
+        while (trouble := await self._lay_down(letter)) is not None:
+            # Until the letter is safe the event is not settled, however long that takes.
+            tries += 1
+            self._problems["DeadLetterUnavailable"] = (
+                f"dead letters cannot be stored, so their events wait: {trouble}"
+            )
+            await self._waits.pause(self._aimed().retry.wait(tries, random.random))
+        self._problems.pop("DeadLetterUnavailable", None)
+        course.letter = letter.id
+        return _DEAD
+
+    async def _lay_down(self, letter: DeadLetter) -> str | None:
+        """None: it is safe. Else why not."""
+        url = self._aimed().dead_letter_url
+        if url is None:
+            try:
+                await self._store.dead_letters.add(letter)
+            except StoreError as error:
+                return str(error)
+            return None
+        endpoint = parse_endpoint(url)
+        prefix = head_prefix(endpoint.path, endpoint.host_header, AGENT)
+        head, body = encode_binary(prefix, letter.event, 1, evidence(letter))
+        try:
+            reply = await self._send(endpoint, head, body, self._aimed().timeout)
+        except (Away, NoReply, BrokenReply) as error:
+            return f"{url}: {error}"
+        return None if 200 <= reply.status < 300 else f"{url}: status {reply.status}"
+
+    async def _answer(self, event: Event, request: Request, target: Target) -> Outcome:
+        """A synchronous request: one attempt, and whatever the function says goes back."""
+        endpoint = self._endpoint
+        head, body = encode_request(endpoint.path, endpoint.host_header, event, request)
+        wall, began = time.time(), time.perf_counter()
+        failure: Failure | None = None
+        reply: Reply | None = None
+        try:
+            reply = await self._send(
+                endpoint,
+                head,
+                body,
+                target.timeout,
+                LARGEST_ANSWER,
+                head_request=request.method == "HEAD",
+            )
+            if reply.truncated:
+                raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
+            if 200 <= reply.status < 300:
+                self.tally.accept(event, wall, time.perf_counter() - began, reply.status)
+                if self._problems or self._waits.troubled:
+                    self._well()
+                return Outcome(Settled.ACCEPTED, reply)
+        except (Away, NoReply, BrokenReply) as error:
+            failure, reply = error, None
+        course = Course(event, wall)
+        self._note(course, wall, time.perf_counter() - began, reply, failure)
+        self._waits.ended(course)
+        course.fate = f"answered to the caller: {course.describe()}"
+        self.tally.given_back += 1
+        self._store.journal.note(self._remember(course, None))
+        return Outcome(None, reply if reply is not None else _hub_reply(target, failure))
+
+    def _remember(self, course: Course, settled: Settled | None) -> Delivery:
+        delivery = course.account(self.name, settled, time.time())
+        self.tally.recent.append(delivery)
+        return delivery
+
+    def _aimed(self) -> Target:
+        if self.target is None:
+            raise GivenBack(f"{self.name}: no function is bound")
+        return self.target
+
+    def _answered(self) -> None:
+        self._problems.pop("FunctionAway", None)
+        self._waits.answered()
+
+    def _well(self) -> None:
+        self._answered()
+        self._problems.pop("FunctionGone", None)
+        self._problems.pop("Blocked", None)
+
+
+def _hub_reply(target: Target, failure: Failure | None) -> Reply:
+    """What a synchronous caller hears when the function gave no answer of its own."""
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+    if isinstance(failure, NoReply):
+        status, what = 504, f"gave no answer within {target.timeout:g} s"
+    elif isinstance(failure, BrokenReply):
+        status, what = 502, f"broke its answer: {failure}"
+    else:
+        status, what = 503, f"is away: {failure}"
+        headers = (*headers, (b"retry-after", b"1"))
+    text = f'{{"error":"{status}","message":"function {target.function} {plain(what)}"}}\n'
+    return Reply(status, headers, text.encode())

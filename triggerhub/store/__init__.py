@@ -1,0 +1,1 @@
+"""What must survive a restart: positions, claims, dead letters, and the journal for `why`."""
