@@ -1,0 +1,1 @@
+"""Code functions: serve a handler, and keep the processes that do."""
