@@ -1,0 +1,133 @@
+"""Dead letters and deliveries as rows, and back. Bytes stay bytes; text that is not valid
+Unicode survives too (it is kept as JSON with ASCII escapes)."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from datetime import datetime
+from typing import Any
+
+from triggerhub.event import Event, Origin, Settled
+from triggerhub.store.records import Attempt, DeadLetter, Delivery, StoreError
+
+LETTER_COLUMNS = (
+    "id, namespace, trigger, function, reason, evidence, last_response, origin_key, data"
+)
+
+LetterRow = tuple[str, str, str, str, str, str, bytes, bytes | None, bytes]
+
+_ATTRIBUTES = ("id", "source", "type", "datacontenttype", "subject", "key", "fault")
+
+
+def searchable(text: str) -> str:
+    """Text that a column can hold: lone surrogates, which UTF-8 has no form for, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def letter_row(letter: DeadLetter) -> LetterRow:
+    """The values of ``LETTER_COLUMNS``."""
+    event, origin = letter.event, letter.origin
+    attributes = {name: getattr(event, name) for name in _ATTRIBUTES}
+    evidence = {
+        "event": {name: value for name, value in attributes.items() if value is not None},
+        "time": None if event.time is None else event.time.isoformat(),
+        "extensions": dict(event.extensions),
+        "coordinates": dict(origin.coordinates),
+        "headers": [
+            [name, None if value is None else b64encode(value).decode("ascii")]
+            for name, value in origin.headers
+        ],
+        "detail": letter.detail,
+        "lastStatus": letter.last_status,
+        "attempts": letter.attempts,
+        "firstTime": letter.first_time,
+        "lastTime": letter.last_time,
+    }
+    return (
+        searchable(letter.id),
+        searchable(letter.namespace),
+        searchable(letter.trigger),
+        searchable(letter.function),
+        searchable(letter.reason),
+        json.dumps(evidence, default=str),
+        letter.last_response,
+        origin.key,
+        event.data,
+    )
+
+
+def letter_of(row: LetterRow) -> DeadLetter:
+    """Raises ``StoreError`` when the row makes no sense."""
+    letter_id, namespace, trigger, function, reason, evidence, last_response, key, data = row
+    try:
+        kept = json.loads(evidence)
+        time = kept["time"]
+        return DeadLetter(
+            id=letter_id,
+            namespace=namespace,
+            trigger=trigger,
+            function=function,
+            event=Event(
+                **kept["event"],
+                data=data,
+                time=None if time is None else datetime.fromisoformat(time),
+                extensions=kept["extensions"],
+            ),
+            origin=Origin(
+                coordinates=kept["coordinates"],
+                key=key,
+                headers=tuple(
+                    (name, None if value is None else b64decode(value))
+                    for name, value in kept["headers"]
+                ),
+            ),
+            reason=reason,
+            detail=kept["detail"],
+            last_status=kept["lastStatus"],
+            last_response=last_response,
+            attempts=kept["attempts"],
+            first_time=kept["firstTime"],
+            last_time=kept["lastTime"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"dead letter {letter_id} is damaged: {error!r}") from error
+
+
+def delivery_text(delivery: Delivery) -> str:
+    """One delivery as JSON."""
+    return json.dumps(
+        {
+            "binding": delivery.binding,
+            "source": delivery.source,
+            "id": delivery.id,
+            "type": delivery.type,
+            "received": delivery.received,
+            "ended": delivery.ended,
+            "settled": delivery.settled,
+            "detail": delivery.detail,
+            "attempts": [
+                [tried.number, tried.time, tried.seconds, tried.status, tried.error]
+                for tried in delivery.attempts
+            ],
+            "dead_letter": delivery.dead_letter,
+        },
+        default=str,
+    )
+
+
+def delivery_of(text: str) -> Delivery:
+    """Raises ``StoreError`` when the text makes no sense."""
+    try:
+        kept: dict[str, Any] = json.loads(text)
+        settled = kept.pop("settled")
+        return Delivery(
+            settled=None if settled is None else Settled(settled),
+            attempts=tuple(
+                Attempt(number=number, time=time, seconds=seconds, status=status, error=error)
+                for number, time, seconds, status, error in kept.pop("attempts")
+            ),
+            **kept,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"a delivery in the journal is damaged: {error!r}") from error
