@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from triggerhub.control.faults import Fault, dotted, faults_of, nearest, shown
+
+
+class Start(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    timestamp: str
+
+
+class Login(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    user: str
+    password: str
+
+
+class Source(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    topic: str | None = None
+    topics: tuple[str, ...] | None = None
+    start_from: Literal["Latest", "Earliest"] | Start = Field("Latest", alias="startFrom")
+    access: Login | Start | None = None
+    size: Annotated[int, Field(ge=1, le=9)] = 1
+    labels: Mapping[str, int] = {}
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if self.topic is not None and self.topics is not None:
+            raise ValueError("expected exactly one of topic, topics")
+        return self
+
+
+def told(raw: Mapping[str, Any]) -> list[str]:
+    with pytest.raises(ValidationError) as caught:
+        Source.model_validate(raw)
+    return [str(fault) for fault in faults_of(caught.value, Source, raw)]
+
+
+def test_a_fault_is_one_line_with_file_line_object_field_and_what_is_wrong() -> None:
+    fault = Fault(
+        "orders.yaml",
+        12,
+        "KafkaTrigger shop/orders",
+        "spec.delivery.inflight",
+        "unknown field",
+        hint="did you mean inFlight?",
+    )
+    assert str(fault) == (
+        "orders.yaml:12: KafkaTrigger shop/orders: spec.delivery.inflight: "
+        "unknown field (did you mean inFlight?)"
+    )
+    assert fault.as_dict()["line"] == 12
+
+
+def test_found_and_expected_are_told_together() -> None:
+    assert str(Fault(field="a", found="30 (a number)", expected="a text")) == (
+        "a: found 30 (a number), expected a text"
+    )
+    assert str(Fault(field="a", expected="a text")) == "a: missing, expected a text"
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({"topik": "x"}, "topik: unknown field (did you mean topic?)"),
+        ({"STARTFROM": "x"}, "STARTFROM: unknown field (did you mean startFrom?)"),
+        ({"size": "3"}, 'size: found "3" (a text), expected a whole number'),
+        ({"size": True}, "size: found true (a boolean), expected a whole number"),
+        ({"size": 0}, "size: found 0 (a number), expected at least 1"),
+        ({"size": 10}, "size: found 10 (a number), expected at most 9"),
+        ({"topic": None, "topics": ("a", 1)}, "topics[1]: found 1 (a number), expected a text"),
+        ({"topics": 1}, "topics: found 1 (a number), expected a list"),
+        (
+            {"labels": {"a.b": "x"}},
+            'labels["a.b"]: found "x" (a text), expected a whole number',
+        ),
+        ({"topic": "a", "topics": ()}, "expected exactly one of topic, topics"),
+    ],
+)
+def test_what_pydantic_found_becomes_a_plain_sentence(raw: dict[str, Any], line: str) -> None:
+    assert told(raw) == [line]
+
+
+def test_a_union_gives_one_fault_and_not_one_for_each_branch() -> None:
+    assert told({"startFrom": "latest"}) == [
+        (
+            'startFrom: found "latest" (a text), expected Latest or Earliest or a mapping with '
+            "timestamp (did you mean Latest?)"
+        )
+    ]
+    assert told({"startFrom": 3}) == [
+        "startFrom: found 3 (a number), expected Latest or Earliest or a mapping with timestamp"
+    ]
+
+
+def test_faults_inside_a_union_are_those_of_the_branch_that_fits_best() -> None:
+    assert told({"startFrom": {"timestamp": 1}}) == [
+        "startFrom.timestamp: found 1 (a number), expected a text"
+    ]
+    assert told({"access": {"user": "u", "pasword": "p"}}) == [
+        "access.password: missing, expected a text",
+        "access.pasword: unknown field (did you mean password?)",
+    ]
+
+
+def test_every_fault_of_a_model_is_told_in_one_go() -> None:
+    assert len(told({"topik": "x", "size": 0, "startFrom": 3, "labels": {"a": "b"}})) == 4
+
+
+def test_long_and_strange_values_are_shown_on_one_short_line() -> None:
+    assert shown("a\nb") == '"a\\nb" (a text)'
+    assert len(shown("x" * 10_000)) < 80
+    assert len(shown(10**300)) < 80
+    assert shown(None) == "null (nothing)"
+
+
+def test_paths_are_written_so_that_they_can_be_told_apart() -> None:
+    assert dotted(("metadata", "labels", "a.b/c")) == 'metadata.labels["a.b/c"]'
+    assert dotted(("items", 3, "spec")) == "items[3].spec"
+
+
+def test_a_name_with_no_neighbour_gets_the_list_of_names() -> None:
+    assert nearest("filter", ["function", "paused"]) == "known here: function, paused"
+    assert nearest("x", []) == ""

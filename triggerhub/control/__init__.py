@@ -1,0 +1,1 @@
+"""Make true what the manifests say."""

@@ -1,0 +1,215 @@
+"""Exactly the bound sources are listened to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from triggerhub.connector import Connector, GivenBack, Installation, SpecError, Subscription
+from triggerhub.control.binding import Listening
+from triggerhub.control.plugins import Kind
+from triggerhub.delivery.dispatcher import Dispatcher
+from triggerhub.store.records import Store
+
+log = structlog.get_logger()
+
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 30.0
+HEALTHY = 60.0
+"""Seconds of listening after which a failure begins the backoff anew."""
+
+
+@dataclass(slots=True)
+class SourceState:
+    """How one listener stands: what its connector reported last. Also the ``Report`` given to
+    the connector."""
+
+    attached: bool | None = None
+    """None: nothing reported yet."""
+    reason: str = "Connecting"
+    message: str = "the listener is starting"
+    waiting: float | None = None
+    """Lag in events, where the source tells."""
+    errors: int = 0
+    refused: bool = False
+    """The source half of the manifest cannot work (``SpecError``)."""
+
+    def connected(self) -> None:
+        self.attached, self.reason, self.message, self.refused = True, "Connected", "", False
+
+    def disconnected(self, reason: str, message: str = "") -> None:
+        if (self.attached, self.reason) != (False, reason):
+            self.errors += 1
+        self.attached, self.reason, self.message = False, reason, message
+
+    def lag(self, events: float) -> None:
+        self.waiting = events
+
+
+@dataclass(slots=True)
+class _Slot:
+    listening: Listening
+    state: SourceState
+    task: asyncio.Task[None]
+
+
+class Listeners:
+    """An async context manager; leaving it stops every listener (they drain) and then the
+    connectors."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Kind],
+        installation: Installation,
+        dispatcher: Dispatcher,
+        store: Store,
+        *,
+        grace: float = 25.0,
+    ) -> None:
+        """``grace``: seconds that in-flight deliveries get when a listener stops."""
+        self._kinds = kinds
+        self._installation = installation
+        self._dispatcher = dispatcher
+        self._store = store
+        self._grace = grace
+        self._slots: dict[str, _Slot] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._connectors: dict[str, asyncio.Future[Connector[Any]]] = {}
+        self._closing = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._keepers = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Listeners:
+        await self._keepers.__aenter__()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.converge(())
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            self._closing.set()
+            await self._keepers.__aexit__(None, None, None)
+
+    def converge(self, wanted: Iterable[Listening]) -> None:
+        """From now on listen to exactly these. Returns at once; of one name, the new listener
+        starts when the old one has drained, and no other listener waits for that."""
+        table = {listening.name: listening for listening in wanted}
+        for name, slot in list(self._slots.items()):
+            if table.get(name) != slot.listening:
+                self._stop(name, slot)
+        for name, listening in table.items():
+            if name not in self._slots:
+                state = SourceState()
+                task = self._tasks.create_task(
+                    self._listen(listening, state, self._stopping.get(name)), name=name
+                )
+                self._slots[name] = _Slot(listening, state, task)
+
+    def state(self, name: str) -> SourceState | None:
+        """None: nothing is listened to under this name."""
+        slot = self._slots.get(name)
+        return None if slot is None else slot.state
+
+    def settled(self) -> bool:
+        """Every listener has reported: it is attached, or it said why not."""
+        return all(slot.state.attached is not None for slot in self._slots.values())
+
+    def _stop(self, name: str, slot: _Slot) -> None:
+        del self._slots[name]
+        slot.task.cancel()
+        self._stopping[name] = slot.task
+        slot.task.add_done_callback(lambda task: self._stopped(name, task))
+
+    def _stopped(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._stopping.get(name) is task:
+            del self._stopping[name]
+
+    async def _listen(
+        self, listening: Listening, state: SourceState, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        connector = await asyncio.shield(self._connector(listening.kind))
+        subscription = self._subscription(listening, state)
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            started = loop.time()
+            try:
+                await connector.listen(subscription)
+                state.disconnected("SourceEnded", "the source ended; it is opened again")
+            except SpecError as error:
+                state.disconnected("InvalidSource", str(error))
+                state.refused = True
+                log.warning("listener.refused", binding=listening.name, error=str(error))
+                await asyncio.Event().wait()
+            except GivenBack:
+                # The binding goes: converge cancels this listener next.
+                state.disconnected("Unbound", "the function went away")
+            except Exception as error:  # noqa: BLE001 - a connector's errors are its source's state
+                self._failed(listening, state, error)
+            failures = 1 if loop.time() - started > HEALTHY else failures + 1
+            ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 20))
+            await asyncio.sleep(ceiling * (0.5 + random.random() / 2))
+
+    def _failed(self, listening: Listening, state: SourceState, error: Exception) -> None:
+        leaf: BaseException = error
+        while isinstance(leaf, BaseExceptionGroup) and leaf.exceptions:
+            leaf = leaf.exceptions[0]
+        message = str(leaf) or type(leaf).__name__
+        if state.attached is not False or state.message != message:
+            unforeseen = not isinstance(leaf, OSError | ValueError)
+            log.warning(
+                "listener.failed", binding=listening.name, error=message, exc_info=unforeseen
+            )
+        # A reason that the connector itself gave says more than that it failed.
+        state.disconnected(state.reason if state.attached is False else "SourceFailed", message)
+
+    def _subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+        return Subscription(
+            name=listening.name,
+            namespace=listening.namespace,
+            trigger=listening.trigger,
+            function=listening.function,
+            source=listening.source,
+            emit=self._dispatcher.link(listening.name),
+            order=listening.order,
+            in_flight=listening.in_flight,
+            grace=self._grace,
+            positions=self._store.positions(listening.name),
+            report=state,
+            created=listening.created,
+        )
+
+    def _connector(self, kind: str) -> asyncio.Future[Connector[Any]]:
+        """The one connector of a kind, opened on first use by a task that also closes it."""
+        ready = self._connectors.get(kind)
+        if ready is None:
+            ready = self._connectors[kind] = asyncio.get_running_loop().create_future()
+            self._keepers.create_task(self._keep(kind, ready), name=f"connector {kind}")
+        return ready
+
+    async def _keep(self, kind: str, ready: asyncio.Future[Connector[Any]]) -> None:
+        factory = self._kinds[kind].factory
+        assert factory is not None
+        connector = factory(self._installation)
+        if isinstance(connector, AbstractAsyncContextManager):
+            async with connector:
+                ready.set_result(connector)
+                await self._closing.wait()
+        else:
+            ready.set_result(connector)

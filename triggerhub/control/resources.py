@@ -1,0 +1,174 @@
+"""The values that manifests stand for: Trigger and Function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from triggerhub.control.faults import Fault, dotted
+from triggerhub.control.places import FieldPath
+from triggerhub.control.scalars import Duration
+from triggerhub.control.specs import (
+    CodeSpec,
+    DeadLetterSpec,
+    DeliverySpec,
+    Format,
+    FunctionReference,
+    FunctionSpec,
+    LabelSelector,
+    OnExhausted,
+    RetryPolicy,
+    TriggerSpec,
+)
+
+__all__ = [
+    "API_VERSION",
+    "FUNCTION",
+    "CodeSpec",
+    "DeadLetterSpec",
+    "DeliverySpec",
+    "Duration",
+    "Format",
+    "Function",
+    "FunctionReference",
+    "FunctionSpec",
+    "LabelSelector",
+    "Manifest",
+    "OnExhausted",
+    "ResourceKey",
+    "RetryPolicy",
+    "Snapshot",
+    "Trigger",
+    "TriggerSpec",
+    "Where",
+]
+
+API_VERSION = "triggerhub.dev/v1alpha1"
+FUNCTION = "Function"
+
+
+class ResourceKey(NamedTuple):
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a manifest stands."""
+
+    file: str = ""
+    """As the user named it; empty for a cluster."""
+    folder: Path | None = None
+    """What the relative paths of a code function's ``files`` start from."""
+    locate: Callable[[FieldPath], int] | None = field(default=None, compare=False, repr=False)
+
+    def line(self, path: FieldPath = ()) -> int:
+        """The line of a field, or of the nearest thing around it; 0 when it is not known."""
+        return self.locate(path) if self.locate else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One document of a folder or object of a cluster, not yet judged."""
+
+    kind: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    generation: int
+    created: datetime
+    body: Mapping[str, Any]
+    """The whole document: JSON types only."""
+    where: Where = Where()
+
+    @classmethod
+    def read(
+        cls, body: Mapping[str, Any], *, where: Where, created: datetime, generation: int = 1
+    ) -> Manifest:
+        """Take the names out of a document; what is missing or no text is empty."""
+        metadata = body.get("metadata")
+        metadata = metadata if isinstance(metadata, Mapping) else {}
+        kind, name, labels = body.get("kind"), metadata.get("name"), metadata.get("labels")
+        namespace = metadata.get("namespace", "default")
+        return cls(
+            kind=kind if isinstance(kind, str) else "",
+            namespace=namespace if isinstance(namespace, str) else "",
+            name=name if isinstance(name, str) else "",
+            labels=labels if isinstance(labels, Mapping) else {},
+            generation=generation,
+            created=created,
+            body=body,
+            where=where,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace or '?'}/{self.name or '?'}" if self.kind else ""
+
+    def fault(
+        self, path: FieldPath, *, found: str = "", expected: str = "", hint: str = ""
+    ) -> Fault:
+        """A fault in one of its fields."""
+        where = self.where
+        return Fault(where.file, where.line(path), str(self), dotted(path), found, expected, hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """What to listen to, and which function is meant. Equal when nothing but its place changed."""
+
+    kind: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    generation: int
+    created: datetime
+    spec: TriggerSpec
+    """The hub's half."""
+    source: BaseModel | None
+    """The connector's half; None while its connector is not installed."""
+    where: Where = field(default=Where(), compare=False, repr=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """What answers events. Equal when nothing but its place changed."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    generation: int
+    created: datetime
+    spec: FunctionSpec
+    code_files: Mapping[str, bytes] | None = field(default=None, repr=False)
+    """Relative path to content: of ``inline`` as decoded; of ``files`` once their source has
+    read them; None for a function that is a URL."""
+    where: Where = field(default=Where(), compare=False, repr=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f"{FUNCTION} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is there at one moment."""
+
+    triggers: tuple[Trigger, ...] = ()
+    """The oldest first, then by namespace and name."""
+    functions: tuple[Function, ...] = ()
+    faults: tuple[Fault, ...] = ()

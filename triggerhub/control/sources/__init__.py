@@ -1,0 +1,1 @@
+"""Where manifests come from; each yields the whole picture anew after a change."""

@@ -1,0 +1,282 @@
+"""The hub's half of each kind's ``spec``, as models: defaults, bounds and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from triggerhub.connector import Order
+from triggerhub.control.scalars import (
+    HTTPURL,
+    Duration,
+    FilePath,
+    Handler,
+    LabelKey,
+    LabelValue,
+    Name,
+    PackageRequirement,
+    VariableName,
+    VariableValue,
+    go_duration,
+)
+
+
+class Spec(BaseModel):
+    """Base of the hub's own models: frozen, unknown fields refused, camelCase on the wire.
+
+    In Python, fields are given by their own names, and durations may be numbers.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    exactly_one: ClassVar[tuple[str, ...]] = ()
+    """Names on the wire of which one, and only one, must be given."""
+
+    @classmethod
+    def miscounted(cls, given: list[str]) -> str:
+        """What is wrong with the choice among ``exactly_one``; empty when one was made."""
+        if not cls.exactly_one or len(given) == 1:
+            return ""
+        found = f"both {' and '.join(given)}" if given else f"none of {', '.join(cls.exactly_one)}"
+        return f"found {found}, expected exactly one of {', '.join(cls.exactly_one)}"
+
+    @model_validator(mode="after")
+    def _one_is_chosen(self) -> Self:
+        fields = type(self).model_fields
+        given = [
+            field.alias or name
+            for name, field in fields.items()
+            if (field.alias or name) in self.exactly_one and getattr(self, name) is not None
+        ]
+        wrong = self.miscounted(given)
+        if wrong:
+            raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
+        return self
+
+
+class Format(StrEnum):
+    """How an event is sent (CloudEvents HTTP protocol binding, section 3)."""
+
+    BINARY = "Binary"
+    STRUCTURED = "Structured"
+
+
+class OnExhausted(StrEnum):
+    """What becomes of an event that its function did not accept."""
+
+    DEAD_LETTER = "DeadLetter"
+    BLOCK = "Block"
+    DROP = "Drop"
+
+
+class RetryPolicy(Spec):
+    """When an attempt is followed by another."""
+
+    attempts: int = Field(
+        default=10, ge=1, description="Attempts that may fail on account of the event."
+    )
+    initial: Duration = Field(
+        default=0.2,
+        json_schema_extra={"default": "200ms"},
+        description="Longest wait before the second attempt; it doubles each time.",
+    )
+    max: Duration = Field(
+        default=30.0,
+        json_schema_extra={"default": "30s"},
+        description="Longest wait between two attempts.",
+    )
+    max_age: Duration = Field(
+        default=86400.0,
+        json_schema_extra={"default": "24h"},
+        description="After this long since its first attempt an event is given up.",
+    )
+
+    @model_validator(mode="after")
+    def _max_bounds_initial(self) -> Self:
+        if self.initial > self.max:
+            found, limit = go_duration(self.initial), go_duration(self.max)
+            raise PydanticCustomError(
+                "choice",
+                "initial is {found} and max {limit}: expected initial to be no longer than max",
+                {"found": found, "limit": limit},
+            )
+        return self
+
+
+class DeadLetterSpec(Spec):
+    """Where dead letters go: by default, to the hub's own store."""
+
+    url: HTTPURL | None = Field(default=None, description="POST dead letters to this URL instead.")
+
+
+class DeliverySpec(Spec):
+    """How events are brought to the function. Every field has a default of its own."""
+
+    order: Annotated[Order, Field(strict=False)] = Field(
+        default=Order.KEY, description="What is delivered one after the other, retries included."
+    )
+    in_flight: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Deliveries under way at once, for each binding in each process.",
+    )
+    timeout: Duration = Field(
+        default=30.0,
+        json_schema_extra={"default": "30s"},
+        description="How long one attempt may take.",
+    )
+    format: Annotated[Format, Field(strict=False)] = Field(
+        default=Format.BINARY, description="CloudEvents HTTP mode of the request."
+    )
+    retry: RetryPolicy = Field(
+        default=RetryPolicy(), description="When an attempt is followed by another."
+    )
+    on_exhausted: Annotated[OnExhausted, Field(strict=False)] = Field(
+        default=OnExhausted.DEAD_LETTER, description="What becomes of an event not accepted."
+    )
+    dead_letter: DeadLetterSpec = Field(
+        default=DeadLetterSpec(), description="Where dead letters go; the hub's store by default."
+    )
+
+
+class Requirement(Spec):
+    """One condition on a label."""
+
+    key: LabelKey = Field(description="The label's name.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How the label's value is compared with values."
+    )
+    values: tuple[LabelValue, ...] = Field(
+        default=(), description="At least one for In and NotIn, none for Exists and DoesNotExist."
+    )
+
+    @model_validator(mode="after")
+    def _values_fit_operator(self) -> Self:
+        if bool(self.values) != (self.operator in ("In", "NotIn")):
+            wrong = "at least one value" if self.operator in ("In", "NotIn") else "no values"
+            raise PydanticCustomError(
+                "choice",
+                "found {count} values, expected {wrong} for {operator}",
+                {"count": len(self.values), "wrong": wrong, "operator": self.operator},
+            )
+        return self
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        if self.operator == "In":
+            return labels.get(self.key) in self.values
+        if self.operator == "NotIn":
+            return labels.get(self.key) not in self.values
+        return (self.key in labels) == (self.operator == "Exists")
+
+
+class LabelSelector(Spec):
+    """Which objects are meant, by their labels: all conditions must hold."""
+
+    match_labels: Mapping[LabelKey, LabelValue] = Field(
+        default={}, description="Labels that must have these values."
+    )
+    match_expressions: tuple[Requirement, ...] = Field(
+        default=(), description="Further conditions on labels."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.match_labels and not self.match_expressions:
+            raise PydanticCustomError(
+                "choice", "found an empty selector, expected matchLabels or matchExpressions"
+            )
+        return self
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Kubernetes' rules: an absent label satisfies NotIn and DoesNotExist."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            requirement.holds(labels) for requirement in self.match_expressions
+        )
+
+
+class FunctionReference(Spec):
+    """Which function is meant: one by its name, or each that a selector matches."""
+
+    exactly_one = ("name", "selector")
+
+    name: Name | None = Field(default=None, description="A Function of the same namespace.")
+    selector: LabelSelector | None = Field(
+        default=None, description="Each matching Function of the namespace gets each event."
+    )
+
+
+class TriggerSpec(Spec):
+    """The hub's half of a trigger's spec; ``source`` is its connector's."""
+
+    function: FunctionReference = Field(description="Which function gets the events.")
+    delivery: DeliverySpec = Field(
+        default=DeliverySpec(), description="How events are brought to the function."
+    )
+    paused: bool = Field(
+        default=False, description="True: keeps its position and delivers nothing."
+    )
+
+
+class CodeSpec(Spec):
+    """A function as source code, run by the hub."""
+
+    exactly_one = ("inline", "files")
+
+    runtime: Literal["python"] = Field(description="What runs the code.")
+    handler: Handler = Field(description="Module and function called with (event, context).")
+    inline: Mapping[FilePath, str] | None = Field(
+        default=None, min_length=1, description="Files of the code by relative path: their text."
+    )
+    files: Mapping[FilePath, str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Files of the code by relative path: a file beside the manifest.",
+    )
+    requirements: tuple[PackageRequirement, ...] = Field(
+        default=(), description="Packages to install for it, as pip names them."
+    )
+    timeout: Duration = Field(
+        default=30.0,
+        json_schema_extra={"default": "30s"},
+        description="How long one call may take.",
+    )
+    concurrency: int = Field(default=32, ge=1, le=10_000, description="Calls that may run at once.")
+    env: Mapping[VariableName, VariableValue] = Field(
+        default={}, description="Environment variables of the function's process."
+    )
+
+    @model_validator(mode="after")
+    def _handler_is_among_the_files(self) -> Self:
+        module = self.handler.rpartition(".")[0].replace(".", "/")
+        names = self.inline or self.files or {}
+        wanted = f"{module}.py"
+        if names and wanted not in names and f"{module}/__init__.py" not in names:
+            raise PydanticCustomError(
+                "choice",
+                "handler {handler} needs the file {wanted}: found {names}",
+                {"handler": self.handler, "wanted": wanted, "names": ", ".join(names)},
+            )
+        return self
+
+
+class FunctionSpec(Spec):
+    """What answers the events: a URL, or code that the hub runs."""
+
+    exactly_one = ("url", "code")
+
+    url: HTTPURL | None = Field(default=None, description="Where to POST events.")
+    code: CodeSpec | None = Field(default=None, description="Code that the hub runs.")
