@@ -137,7 +137,8 @@ class Window:
         self._emit.release()
         try:
             self._forget_waiting()
-            self._turn_putters_away()
+            for turn in self._putters:
+                _wake(turn)
             if not await self._still(self._grace):
                 for worker in self._active:
                     worker.cancel()
@@ -214,7 +215,6 @@ class Window:
                 # The binding went away: what follows in any lane must not pass this event.
                 self._lost = gone
                 self._forget_waiting()
-                self._turn_putters_away()
         else:
             settled(outcome)
         finally:
@@ -249,10 +249,6 @@ class Window:
         self._held -= len(lane.waiting)
         self._bytes -= sum(len(event.data) for event, _ in lane.waiting)
         lane.waiting.clear()
-
-    def _turn_putters_away(self) -> None:
-        for turn in self._putters:
-            _wake(turn)
 
 
 def _in_partition(partition: Hashable) -> Hashable:

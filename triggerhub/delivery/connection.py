@@ -108,12 +108,17 @@ class Connection(asyncio.Protocol):
         if deadline < pool.wake_at:
             pool.arm(deadline)
         if len(body) <= _PIECE:
-            self._transport.write(head + body)
+            pool.write_soon(self, head + body)
         else:
             self._transport.write(head)
             self._unsent = memoryview(body)
             self._write_on()
         return future
+
+    def write(self, data: bytes) -> None:
+        """Hand over to the kernel, unless the attempt was given up meanwhile."""
+        if self.open:
+            self._transport.write(data)
 
     def drop(self, *, gently: bool = False) -> None:
         """Close at once, or ``gently``: with TLS's farewell. Whoever waits is not told."""

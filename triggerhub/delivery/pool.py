@@ -37,6 +37,7 @@ class Pool:
         """The last one came back last, and is used first."""
         self.connections: set[Connection] = set()
         self.slots = 0
+        self._unwritten: list[tuple[Connection, bytes]] = []
         self.wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._endpoint = endpoint
@@ -76,6 +77,18 @@ class Pool:
         stale.reply = None
         stale.holds_slot = False
         return await self._connect(deadline)
+
+    def write_soon(self, connection: Connection, data: bytes) -> None:
+        """Write when all who are ready now have written: the kernel's code and ours evict each
+        other from the processor's caches, and in turns, event by event, both ran half as fast."""
+        if not self._unwritten:
+            self.loop.call_soon(self._write)
+        self._unwritten.append((connection, data))
+
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for connection, data in unwritten:
+            connection.write(data)
 
     def release(self, connection: Connection) -> None:
         """The connection is free again: to the first who waits, else idle."""
