@@ -1,0 +1,1 @@
+"""How an operator looks in: the admin API, metrics, health."""

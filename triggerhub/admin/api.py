@@ -1,0 +1,272 @@
+"""The admin API over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from triggerhub.admin.access import Guard, bind, is_loopback, read_token, split_address
+from triggerhub.admin.emit import Emitter, NotBound
+from triggerhub.admin.metrics import CONTENT_TYPE, scrape
+from triggerhub.admin.redrive import Redrive, Redriven
+from triggerhub.admin.server import LinesResponse, serving
+from triggerhub.admin.view import View
+from triggerhub.admin.wire import (
+    BadRequest,
+    Json,
+    binding_json,
+    delivery_json,
+    duration_of,
+    function_json,
+    letter_json,
+    selection_of,
+    trigger_json,
+)
+from triggerhub.settings import Settings
+from triggerhub.store.records import Selection, StoreError
+
+LARGEST_BODY = 16 * 1024 * 1024
+MOST_LETTERS = 1000
+
+log = structlog.get_logger()
+
+
+class Api:
+    """The routes' handlers over one view."""
+
+    def __init__(self, view: View, emitter: Emitter) -> None:
+        self._view = view
+        self._emitter = emitter
+
+    def routes(self) -> list[Route]:
+        """Everything the API answers."""
+        return [
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/v1/bindings", self.bindings),
+            Route("/v1/triggers", self.triggers),
+            Route("/v1/functions", self.functions),
+            Route("/v1/faults", self.faults),
+            Route("/v1/dead-letters", self.dead_letters),
+            Route("/v1/dead-letters", self.purge, methods=["DELETE"]),
+            Route("/v1/dead-letters/redrive", self.redrive, methods=["POST"]),
+            Route("/v1/dead-letters/{id}", self.dead_letter),
+            Route("/v1/events", self.events),
+            Route("/v1/events/{rest:path}", self.event),
+            Route("/v1/bindings/{name:path}/emit", self.emit, methods=["POST"]),
+        ]
+
+    async def healthz(self, _request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, _request: Request) -> Response:
+        waiting = self._view.not_ready()
+        text = "".join(f"{line}\n" for line in waiting) or "ready\n"
+        return PlainTextResponse(text, 503 if waiting else 200)
+
+    async def metrics(self, _request: Request) -> Response:
+        return Response(await scrape(self._view), headers={"content-type": CONTENT_TYPE})
+
+    async def bindings(self, _request: Request) -> Response:
+        return JSONResponse({"bindings": [binding_json(b) for b in self._view.bindings()]})
+
+    async def triggers(self, _request: Request) -> Response:
+        return JSONResponse({"triggers": [trigger_json(t) for t in self._view.triggers()]})
+
+    async def functions(self, _request: Request) -> Response:
+        return JSONResponse({"functions": [function_json(f) for f in self._view.functions()]})
+
+    async def faults(self, _request: Request) -> Response:
+        return JSONResponse({"faults": [fault.as_dict() for fault in self._view.faults()]})
+
+    async def dead_letters(self, request: Request) -> Response:
+        query: dict[str, Any] = dict(request.query_params)
+        after = query.pop("after", "")
+        limit = query.pop("limit", "100")
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= MOST_LETTERS:
+            raise BadRequest(f"limit: found {limit!r}, expected 1 to {MOST_LETTERS}")
+        selection = selection_of(query)
+        found = await self._view.store.dead_letters.list(selection, limit=int(limit), after=after)
+        return JSONResponse(
+            {
+                "deadLetters": [letter_json(letter, whole=False) for letter in found],
+                # To be given as `after`; empty on the last page.
+                "next": found[-1].id if len(found) == int(limit) else "",
+            }
+        )
+
+    async def dead_letter(self, request: Request) -> Response:
+        letter_id = request.path_params["id"]
+        letter = await self._view.store.dead_letters.get(letter_id)
+        if letter is None:
+            raise HTTPException(404, f"there is no dead letter {letter_id}")
+        return JSONResponse(letter_json(letter, whole=True))
+
+    async def purge(self, request: Request) -> Response:
+        selection = _selected(await _body(request))
+        deleted = await self._view.store.dead_letters.delete(selection)
+        self._view.recount()
+        log.info("dead_letters.purged", deleted=deleted)
+        return JSONResponse({"deleted": deleted})
+
+    async def redrive(self, request: Request) -> Response:
+        body = await _body(request)
+        timeout = duration_of("timeout", body.pop("timeout", None), 30.0)
+        selection = _selected(body)
+
+        async def work(send: Callable[[Json], Awaitable[None]]) -> None:
+            async def tell(redriven: Redriven) -> None:
+                await send(asdict(redriven))
+
+            try:
+                await Redrive(self._view.dispatcher, self._view.store, tell).run(selection, timeout)
+            except* StoreError as errors:
+                await send({"error": "StoreError", "message": str(_leaf(errors))})
+            finally:
+                self._view.recount()
+
+        return LinesResponse(work)
+
+    async def events(self, request: Request) -> Response:
+        event_id = request.query_params.get("id", "")
+        if not event_id:
+            raise BadRequest("id: found nothing, expected an event's id")
+        return await self._story(event_id, request.query_params.get("source", ""))
+
+    async def event(self, request: Request) -> Response:
+        # Split before decoding: sources begin with a slash and may hold more.
+        raw: bytes = request.scope["raw_path"]
+        source, _, event_id = raw.decode("ascii").removeprefix("/v1/events/").rpartition("/")
+        return await self._story(unquote(event_id), unquote(source))
+
+    async def emit(self, request: Request) -> Response:
+        body = await _body(request)
+        timeout = duration_of("timeout", body.pop("timeout", None), 10.0)
+        try:
+            answer = await self._emitter.emit(request.path_params["name"], body, timeout)
+        except NotBound as error:
+            raise HTTPException(error.status, str(error)) from None
+        return JSONResponse(answer.body, answer.status)
+
+    async def _story(self, event_id: str, source: str) -> Response:
+        found = await self._view.dispatcher.deliveries(event_id, source)
+        if not found:
+            raise HTTPException(
+                404,
+                f"nothing is known of event {event_id}: the hub keeps the latest thousand "
+                "deliveries of each binding, and for a day those that did not go well at once",
+            )
+        return JSONResponse({"deliveries": [delivery_json(delivery) for delivery in found]})
+
+
+@asynccontextmanager
+async def serve(view: View, settings: Settings) -> AsyncIterator[str]:
+    """The admin API, for as long as it is entered; yields its ``host:port``.
+
+    Raises OSError with one sentence where it cannot be opened to anyone, or must not be.
+    """
+    token = read_token(settings.admin, settings.admin_token_file)
+    host, _ = split_address(settings.admin, "--admin")
+    sockets = bind(settings.admin)
+    port = sockets[0].getsockname()[1]
+    view.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    async with asyncio.TaskGroup() as tasks:
+        emitter = Emitter(view, tasks)
+        app = Starlette(
+            routes=Api(view, emitter).routes(),
+            middleware=[Middleware(Guard, loopback=is_loopback(host), token=token)],
+            exception_handlers={
+                HTTPException: _http_error,
+                BadRequest: _bad_request,
+                StoreError: _store_error,
+                Exception: _crash,
+            },
+        )
+        watching = tasks.create_task(view.watch())
+        async with serving(app, sockets):
+            log.info("admin.listening", url=f"http://{view.address}")
+            try:
+                yield view.address
+            finally:
+                emitter.stop()
+        watching.cancel()
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > LARGEST_BODY:
+            raise HTTPException(413, f"the body is larger than {LARGEST_BODY} bytes")
+    try:
+        body = json.loads(bytes(raw) or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body: expected a JSON object")
+    return body
+
+
+def _selected(body: dict[str, Any]) -> Selection:
+    """What a redrive or purge means: a selection, or all of them when that is said."""
+    everything = body.pop("all", False)
+    if not isinstance(everything, bool):
+        raise BadRequest("all: expected true or false")
+    selection = selection_of(body)
+    if everything and not selection.empty:
+        raise BadRequest("found all and a selection, expected one of them")
+    if not everything and selection.empty:
+        raise BadRequest(
+            'nothing is selected: give ids, trigger, function, reason, olderThan, or {"all": true}'
+        )
+    return selection
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _error(status: int, error: str, message: str, headers: Any = None) -> Response:
+    return JSONResponse({"error": error, "message": message}, status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    names = {404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 413: "TooLarge",
+             429: "TooMany"}  # fmt: skip
+    message = error.detail
+    if message == "Not Found":
+        message = f"there is nothing at {request.url.path}"
+    elif message == "Method Not Allowed":
+        message = f"{request.url.path} does not take {request.method}"
+    name = names.get(error.status_code, "Error")
+    return _error(error.status_code, name, message, error.headers)
+
+
+async def _bad_request(_request: Request, error: Exception) -> Response:
+    return _error(400, "BadRequest", str(error))
+
+
+async def _crash(_request: Request, error: Exception) -> Response:
+    # Told to the client in short; the server, which gets it too, logs the traceback.
+    return _error(500, "InternalError", f"{type(error).__name__}: a defect of the hub; see its log")
+
+
+async def _store_error(_request: Request, error: Exception) -> Response:
+    return _error(503, "StoreError", str(error))

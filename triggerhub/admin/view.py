@@ -1,0 +1,236 @@
+"""One read-only picture of a running hub: what the API, metrics and the terminal all show."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from triggerhub.admin.planes import CodeFunctions, Manifests, Sources
+from triggerhub.admin.states import (
+    BindingView,
+    FunctionView,
+    Key,
+    counters,
+    key_of,
+    settled,
+    stopping,
+    unbound,
+)
+from triggerhub.control.binding import Binding
+from triggerhub.control.faults import Fault
+from triggerhub.control.listeners import SourceState
+from triggerhub.control.status import State, TriggerStatus
+from triggerhub.delivery.dispatcher import Dispatcher
+from triggerhub.delivery.link import Link
+from triggerhub.delivery.tally import Tally
+from triggerhub.store.records import Store, StoreError
+
+_SAMPLES = 6
+_EVERY = 1.0
+_SPARING = 50.0
+"""Dead letters are counted again after so many times as long as counting took."""
+
+_FINAL = frozenset({"Ready", "CodeError", "RequirementsFailed", "Crashed"})
+
+
+class View:
+    """Reads the hub; changes nothing. ``watch`` samples what a rate needs."""
+
+    def __init__(
+        self,
+        reconciler: Manifests,
+        dispatcher: Dispatcher,
+        listeners: Sources,
+        store: Store,
+        processes: CodeFunctions,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.store = store
+        self.processes = processes
+        self.started = time.time()
+        self.address = ""
+        """Where the admin API answers, ``host:port``; set once it does."""
+        self.letters: Mapping[Key, int] = {}
+        """Dead letters by (namespace, trigger, function), as last counted."""
+        self._reconciler = reconciler
+        self._listeners = listeners
+        self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=_SAMPLES)
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._recount = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Until cancelled: count what was settled each second, and the dead letters."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._count_letters())
+            while True:
+                self._sample()
+                await asyncio.sleep(_EVERY)
+
+    def recount(self) -> None:
+        """Dead letters came or went: count them soon."""
+        self._recount.set()
+
+    def bindings(self) -> list[BindingView]:
+        """Every binding, triggers that have none, and what still drains; older triggers first."""
+        now = time.monotonic()
+        sampled, before = self._samples[0] if self._samples else (now, {})
+        span = max(now - sampled, 0.001)
+        joined = {binding.name: binding for binding in self._reconciler.bindings}
+        links = {link.name: link for link in self.dispatcher.links()}
+        views = []
+        for status in self._reconciler.status():
+            if not status.bindings:
+                views.append(unbound(status))
+            for name in status.bindings:
+                if (binding := joined.get(name)) is not None:
+                    link = links.get(name)
+                    base = before.get(name, 0)
+                    views.append(self._bound(binding, status, link, base, span))
+        views += [
+            stopping(link)
+            for name, link in links.items()
+            if name not in joined and link.tally.in_flight
+        ]
+        return views
+
+    def triggers(self) -> list[TriggerStatus]:
+        """Every trigger's conditions."""
+        return self._reconciler.status()
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What is wrong in the manifests."""
+        snapshot = self._reconciler.snapshot
+        return () if snapshot is None else snapshot.faults
+
+    def functions(self) -> list[FunctionView]:
+        """Every function, by namespace and name."""
+        snapshot = self._reconciler.snapshot
+        views = []
+        for function in () if snapshot is None else snapshot.functions:
+            kind, url, reason, message = "url", function.spec.url or "", "Ready", ""
+            if function.spec.code is not None:
+                state = self.processes.state(function.namespace, function.name)
+                kind, url, reason = "code", state.url or "", state.reason
+                message = state.message
+            views.append(
+                FunctionView(
+                    namespace=function.namespace,
+                    name=function.name,
+                    kind=kind,
+                    url=url,
+                    reason=reason,
+                    message=message,
+                )
+            )
+        return sorted(views, key=lambda view: (view.namespace, view.name))
+
+    def not_ready(self) -> list[str]:
+        """What the hub still waits for, one line each; empty when it is ready."""
+        if self._reconciler.ready():
+            return []
+        if self._reconciler.snapshot is None:
+            return ["the manifests have not been read yet"]
+        waiting = [
+            f"function {view.namespace}/{view.name}: {view.reason}: {view.message}".rstrip(": ")
+            for view in self.functions()
+            if view.reason not in _FINAL
+        ]
+        for binding in self._reconciler.bindings:
+            source = self._listeners.state(binding.name)
+            if source is not None and source.attached is None:
+                waiting.append(f"binding {binding.name}: {source.message}")
+        return waiting or ["the last change of the manifests is being worked in"]
+
+    def tallies(self) -> Iterator[tuple[Key, Tally]]:
+        """The counters of every link."""
+        for link in self.dispatcher.links():
+            yield key_of(link.name), link.tally
+
+    def sources(self) -> Iterator[tuple[Key, SourceState]]:
+        """How every listener stands."""
+        for binding in self._reconciler.bindings:
+            source = self._listeners.state(binding.name)
+            if source is not None:
+                yield key_of(binding.name), source
+
+    def states(self) -> Counter[str]:
+        """How many bindings (and triggers without one) are in which state."""
+        return Counter(view.state for view in self.bindings())
+
+    def _bound(
+        self, binding: Binding, status: TriggerStatus, link: Link | None, base: int, span: float
+    ) -> BindingView:
+        half = binding.listening
+        source = self._listeners.state(binding.name)
+        state, reason, message = self._standing(binding, status, source, link)
+        tally = link.tally if link is not None else Tally()
+        failed = self._failures.get(binding.name)
+        return BindingView(
+            name=binding.name,
+            kind=half.kind,
+            namespace=half.namespace,
+            trigger=half.trigger,
+            function=half.function,
+            url=binding.target.url,
+            state=state,
+            reason=reason,
+            message=message,
+            **counters(tally),
+            rate=round(max(0, settled(tally) - base) / span, 1),
+            lag=None if source is None else source.waiting,
+            last_error="" if link is None else link.last_error,
+            last_error_age=None if failed is None else round(time.time() - failed[1], 1),
+            dead_letters=self.letters.get((half.namespace, half.trigger, half.function), 0),
+        )
+
+    def _standing(
+        self,
+        binding: Binding,
+        status: TriggerStatus,
+        source: SourceState | None,
+        link: Link | None,
+    ) -> tuple[str, str, str]:
+        """State, reason and message of one binding. A trigger's own conditions speak for all its
+        functions; here each answers for itself."""
+        if binding.paused:
+            return "Paused", "Paused", "spec.paused is true"
+        if source is not None and source.attached is False:
+            return "NotReady", source.reason, source.message
+        problem = None if link is None else link.problem
+        if problem is not None:
+            return "NotReady", problem.reason, problem.message
+        if source is None or source.attached is None:
+            return "Connecting", "Connecting", "the listener is starting"
+        if status.ready.status is State.FALSE and len(status.bindings) == 1:
+            return "NotReady", status.ready.reason, status.ready.message
+        return "Ready", "Ready", ""
+
+    def _sample(self) -> None:
+        sampled: dict[str, int] = {}
+        now = time.time()
+        failures = self._failures
+        kept: dict[str, tuple[int, float]] = {}
+        for link in self.dispatcher.links():
+            sampled[link.name] = settled(link.tally)
+            if link.last_error:
+                attempts = link.tally.attempts
+                failed = sum(attempts.values()) - attempts.get("2xx", 0)
+                known = failures.get(link.name)
+                kept[link.name] = known if known and known[0] == failed else (failed, now)
+        self._failures = kept
+        self._samples.append((time.monotonic(), sampled))
+
+    async def _count_letters(self) -> None:
+        while True:
+            began = time.monotonic()
+            self._recount.clear()
+            # The last count stands while the store fails; who needs the store hears of it.
+            with suppress(StoreError):
+                self.letters = await self.store.dead_letters.counts()
+            pause = max(2 * _EVERY, _SPARING * (time.monotonic() - began))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._recount.wait()

@@ -1,0 +1,83 @@
+"""`triggerhub validate` and `triggerhub connectors`: no hub is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from triggerhub.cli.failure import Failure
+from triggerhub.cli.output import Form, FormOption, document, plain, plural, table
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Option("--filename", "-f", metavar="PATH", help="A folder or file; may be repeated."),
+]
+
+
+def validate(filename: Paths = None, output: FormOption = Form.TABLE) -> None:
+    """Every fault of the manifests, with file and line; exit code 1 if there is any.
+
+    \b
+    Examples:
+      triggerhub validate -f manifests/
+      triggerhub validate -f orders.yaml -f bills.yaml -o json
+    """
+    from triggerhub.control.plugins import installed_kinds
+    from triggerhub.control.sources.files import FolderSource
+
+    if not filename:
+        raise Failure("validate needs -f: a folder or file of manifests", 2)
+    try:
+        snapshot = FolderSource(filename, installed_kinds()).load()
+    except OSError as error:
+        raise Failure(str(error)) from None
+    triggers, functions = len(snapshot.triggers), len(snapshot.functions)
+    if output is not Form.TABLE:
+        faults = [fault.as_dict() for fault in snapshot.faults]
+        document({"triggers": triggers, "functions": functions, "faults": faults}, output)
+    else:
+        for fault in snapshot.faults:
+            print(plain(fault))
+        found = plural(len(snapshot.faults), "fault") if snapshot.faults else "no faults"
+        print(f"{plural(triggers, 'trigger')}, {plural(functions, 'function')}: {found}")
+    if snapshot.faults:
+        raise typer.Exit(1)
+
+
+def connectors(output: FormOption = Form.TABLE) -> None:
+    """What is installed: kind, version, and what an uninstalled extra needs.
+
+    \b
+    Examples:
+      triggerhub connectors
+      triggerhub connectors -o yaml
+    """
+    from triggerhub.control.plugins import installed_kinds
+
+    found: list[dict[str, Any]] = [
+        {
+            "kind": kind.kind,
+            "distribution": kind.distribution,
+            "version": kind.version,
+            "module": kind.module,
+            "usable": not kind.missing,
+            "missing": kind.missing,
+            "shadowed": list(kind.shadowed),
+        }
+        for kind in installed_kinds().values()
+    ]
+    if output is not Form.TABLE:
+        document(found, output)
+    elif not found:
+        print("no connectors are installed; try: pip install 'triggerhub[all]'")
+    else:
+        table(("KIND", "FROM", "VERSION", "STATE"), [_row(kind) for kind in found])
+
+
+def _row(kind: dict[str, Any]) -> tuple[str, ...]:
+    state = kind["missing"] or "installed"
+    if kind["shadowed"]:
+        state += f"; not used, of the same kind: {', '.join(kind['shadowed'])}"
+    return kind["kind"], kind["distribution"], kind["version"], state

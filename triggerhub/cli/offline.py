@@ -1,0 +1,48 @@
+"""Dead letters read from a hub's data directory, whether it runs or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from triggerhub.admin.wire import BadRequest, letter_json, selection_of
+from triggerhub.cli.failure import Failure
+from triggerhub.store.records import StoreError
+from triggerhub.store.sqlite import SQLiteStore
+
+T = TypeVar("T")
+
+
+def listed_in(folder: Path, shape: dict[str, Any], limit: int) -> tuple[list[Any], bool]:
+    """As the API lists them, at most ``limit``; and whether there are more. Raises
+    ``Failure``."""
+
+    async def read() -> list[Any]:
+        async with SQLiteStore(folder, read_only=True) as store:
+            found = await store.dead_letters.list(selection_of(shape), limit=limit + 1)
+            return [letter_json(letter, whole=False) for letter in found]
+
+    letters = _run(read())
+    return letters[:limit], len(letters) > limit
+
+
+def shown_from(folder: Path, letter_id: str) -> dict[str, Any]:
+    """As the API shows it. Raises ``Failure``."""
+
+    async def read() -> dict[str, Any]:
+        async with SQLiteStore(folder, read_only=True) as store:
+            letter = await store.dead_letters.get(letter_id)
+            if letter is None:
+                raise Failure(f"there is no dead letter {letter_id}")
+            return letter_json(letter, whole=True)
+
+    return _run(read())
+
+
+def _run(reading: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(reading)
+    except (StoreError, BadRequest) as error:
+        raise Failure(str(error)) from None

@@ -1,0 +1,118 @@
+"""`triggerhub run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from triggerhub.cli.failure import Failure, leaves
+
+if TYPE_CHECKING:
+    from triggerhub.app import Picture
+
+_REMEMBERED = 200
+
+
+def run(
+    filename: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--filename",
+            "-f",
+            metavar="PATH",
+            help="A folder or file of manifests, watched for changes; may be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Durable state: positions, dead letters.")
+    ] = Path(".triggerhub"),
+    listen: Annotated[
+        str, typer.Option(metavar="ADDR", help="Where HTTP triggers listen.")
+    ] = "127.0.0.1:8080",
+    admin: Annotated[
+        str,
+        typer.Option(metavar="ADDR", help="Where API, /metrics, /healthz and /readyz listen."),
+    ] = "127.0.0.1:9090",
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Token for /v1; needed where --admin is not loopback."),
+    ] = None,
+    grace: Annotated[
+        str, typer.Option(metavar="DURATION", help="What deliveries under way get at the end.")
+    ] = "25s",
+    plain: Annotated[bool, typer.Option("--plain", help="Log lines, also on a terminal.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="More log lines; means --plain.")] = False,
+) -> None:
+    """Run a hub until it is told to stop (Ctrl-C or SIGTERM); a second time ends it at once.
+
+    On a terminal it shows a living picture; else, or with --plain, log lines on stderr.
+
+    \b
+    Examples:
+      triggerhub run -f manifests/
+      triggerhub run -f triggers/ -f functions/ --data /var/lib/triggerhub
+      triggerhub run -f manifests/ --admin 0.0.0.0:9090 --admin-token-file token
+    """
+    if not filename:
+        raise Failure(
+            "run needs -f: a folder or file of manifests (Kubernetes comes later)",
+            2,
+        )
+    from triggerhub.app import run as run_hub
+    from triggerhub.settings import Settings
+
+    settings = Settings(
+        paths=tuple(filename),
+        data=data.absolute(),
+        listen=listen,
+        admin=admin,
+        admin_token_file=admin_token_file,
+        grace=_seconds(grace),
+    )
+    picture = None if plain or debug or not _on_terminal() else _picture(settings)
+    if picture is None:
+        from triggerhub.telemetry import log_to_stderr
+
+        log_to_stderr(debug=debug)
+    try:
+        run_hub(settings, picture)
+    except* OSError as errors:
+        raise Failure(_sentence(errors)) from None
+
+
+def _picture(settings: Any) -> Picture:
+    from triggerhub.cli.live import live
+    from triggerhub.telemetry import Line, log_to_memory
+
+    lines: deque[Line] = deque(maxlen=_REMEMBERED)
+    log_to_memory(lines)
+    return partial(live, settings=settings, lines=lines)
+
+
+def _on_terminal() -> bool:
+    return (
+        sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", None)
+    )
+
+
+def _seconds(text: str) -> float:
+    from triggerhub.control.scalars import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise Failure(f"--grace: {error}", 2) from None
+
+
+def _sentence(errors: BaseException) -> str:
+    error = next(leaves(errors))
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,54 @@
+"""How the hub talks: structured log lines on stderr, or a bounded memory of them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+Line = MutableMapping[str, Any]
+
+
+def log_to_stderr(*, json: bool | None = None, debug: bool = False) -> None:
+    """One line an event. ``json``: None means text for a terminal, JSON otherwise."""
+    if json is None:
+        json = not sys.stderr.isatty()
+    last: list[Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if json
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    _configure(last, structlog.PrintLoggerFactory(sys.stderr), debug)
+    # Libraries speak only when something is wrong.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, force=True)
+
+
+def log_to_memory(lines: deque[Line]) -> None:
+    """Keep events as dictionaries in ``lines``, for a picture that the screen shows instead."""
+
+    def keep(_logger: Any, _method: str, event: Line) -> Line:
+        lines.append(event)
+        raise structlog.DropEvent
+
+    _configure([keep], structlog.PrintLoggerFactory(sys.stderr), debug=False)
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, force=True)
+
+
+def _configure(last: list[Processor], factory: Any, debug: bool) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG if debug else logging.INFO
+        ),
+        logger_factory=factory,
+        cache_logger_on_first_use=False,
+    )
