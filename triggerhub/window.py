@@ -16,16 +16,6 @@ Settle = Callable[[Outcome], None]
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-class _Lane:
-    """Events that must be delivered one after the other; the first is under way or ready."""
-
-    __slots__ = ("key", "waiting")
-
-    def __init__(self, key: Hashable) -> None:
-        self.key = key
-        self.waiting: deque[tuple[Event, Settle]] = deque()
-
-
 class Window:
     """Keeps up to ``subscription.in_flight`` deliveries going, each lane one after the other.
 
@@ -56,10 +46,12 @@ class Window:
         self._max_bytes = max_bytes
         self._held = 0
         self._bytes = 0
-        self._active: set[asyncio.Task[None]] = set()
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._ready: deque[_Lane] = deque()
-        self._idle: list[asyncio.Future[None]] = []
+        # Putters are woken in bursts, when there is room for more than one.
+        self._low = self._max_held - min(self._in_flight, waiting) // 2
+        self._ready: deque[tuple[Hashable, Event, Settle]] = deque()
+        # Of each key that has an event ready or under way, those that come after it.
+        self._behind: dict[Hashable, deque[tuple[Event, Settle]] | None] = {}
+        self._idle: dict[asyncio.Task[None], asyncio.Future[None]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._putters: deque[asyncio.Future[None]] = deque()
         self._quiet: asyncio.Future[None] | None = None
@@ -114,16 +106,16 @@ class Window:
         elif self._order is Order.PARTITION:
             key = _in_partition(partition)
         if key is not None:
-            lane = self._lanes.get(key)
-            if lane is not None:
-                lane.waiting.append((event, settled))
+            if key in self._behind:
+                behind = self._behind[key]
+                if behind is None:
+                    behind = self._behind[key] = deque()
+                behind.append((event, settled))
                 return True
-            lane = self._lanes[key] = _Lane(key)
-        else:
-            lane = _Lane(None)
-        lane.waiting.append((event, settled))
-        self._ready.append(lane)
-        self._call_worker()
+            self._behind[key] = None
+        self._ready.append((key, event, settled))
+        if self._idle or len(self._workers) < self._in_flight:
+            self._call_worker()
         return True
 
     async def drain(self) -> None:
@@ -140,7 +132,7 @@ class Window:
             for turn in self._putters:
                 _wake(turn)
             if not await self._still(self._grace):
-                for worker in self._active:
+                for worker in self._workers - self._idle.keys():
                     worker.cancel()
                 await self._still(None)
         finally:
@@ -150,11 +142,11 @@ class Window:
 
     async def _still(self, timeout: float | None) -> bool:
         """Wait until nothing is under way. False: it took longer than ``timeout`` seconds."""
-        if self._active:
+        if len(self._workers) > len(self._idle):
             if self._quiet is None:
                 self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._quiet], timeout=timeout)
-        return not self._active
+        return len(self._workers) == len(self._idle)
 
     def _full(self, event: Event) -> bool:
         return self._held > 0 and (
@@ -182,23 +174,35 @@ class Window:
 
     def _call_worker(self) -> None:
         if self._idle:
-            _wake(self._idle.pop())
+            _wake(self._idle.popitem()[1])
         elif len(self._workers) < self._in_flight:
             self._workers.add(self._tasks.create_task(self._work()))
 
     async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None
+        ready = self._ready
         try:
             while not self._closed:
-                while not self._ready:
-                    waiter = asyncio.get_running_loop().create_future()
-                    self._idle.append(waiter)
-                    await waiter
-                self._active.add(task)
-                await self._deliver(self._ready.popleft(), task)
+                if not ready:
+                    await self._rest(task)
+                    continue
+                key, event, settled = ready.popleft()
+                try:
+                    outcome = await self._emit(event)
+                except GivenBack as gone:
+                    if not self._draining:
+                        # The binding went: what follows under any key must not pass this event.
+                        self._lost = gone
+                        self._forget_waiting()
+                else:
+                    settled(outcome)
+                finally:
+                    self._done(key, event)
         except BaseException as error:
             self._workers.discard(task)
+            self._idle.pop(task, None)
+            self._tell_quiet()
             if not isinstance(error, asyncio.CancelledError):
                 self._closed = True  # the group now ends the others, and the source's loop
             elif self._ready and not self._closed:
@@ -206,49 +210,45 @@ class Window:
                 self._call_worker()
             raise
 
-    async def _deliver(self, lane: _Lane, task: asyncio.Task[None]) -> None:
-        event, settled = lane.waiting.popleft()
-        try:
-            outcome = await self._emit(event)
-        except GivenBack as gone:
-            if not self._draining:
-                # The binding went away: what follows in any lane must not pass this event.
-                self._lost = gone
-                self._forget_waiting()
-        else:
-            settled(outcome)
-        finally:
-            self._active.discard(task)
-            self._done(lane, event)
+    async def _rest(self, task: asyncio.Task[None]) -> None:
+        """Wait to be called."""
+        waiter = self._idle[task] = asyncio.get_running_loop().create_future()
+        self._tell_quiet()
+        await waiter
 
-    def _done(self, lane: _Lane, event: Event) -> None:
-        self._held -= 1
-        self._bytes -= len(event.data)
-        if lane.waiting:
-            self._ready.append(lane)
-        elif lane.key is not None:
-            del self._lanes[lane.key]
-        if self._putters:
-            _wake(self._putters[0])
-        if self._quiet is not None and not self._active:
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None and len(self._workers) == len(self._idle):
             self._quiet.set_result(None)
             self._quiet = None
 
-    def _forget_waiting(self) -> None:
-        active_lanes = dict(self._lanes)
-        for lane in self._ready:
-            if lane.key is not None:
-                del active_lanes[lane.key]
-            self._forget(lane)
-        self._ready.clear()
-        for lane in active_lanes.values():
-            self._forget(lane)
-        self._lanes = active_lanes
+    def _done(self, key: Hashable, event: Event) -> None:
+        self._held -= 1
+        self._bytes -= len(event.data)
+        if key is not None:
+            behind = self._behind[key]
+            if behind:
+                self._ready.append((key, *behind.popleft()))
+            else:
+                del self._behind[key]
+        if self._putters and self._held <= self._low:
+            _wake(self._putters[0])
 
-    def _forget(self, lane: _Lane) -> None:
-        self._held -= len(lane.waiting)
-        self._bytes -= sum(len(event.data) for event, _ in lane.waiting)
-        lane.waiting.clear()
+    def _forget_waiting(self) -> None:
+        for key, event, _ in self._ready:
+            self._forget(event)
+            if key is not None:
+                behind = self._behind.pop(key)
+                for event, _ in behind or ():
+                    self._forget(event)
+        self._ready.clear()
+        for key, behind in self._behind.items():
+            for event, _ in behind or ():
+                self._forget(event)
+            self._behind[key] = None
+
+    def _forget(self, event: Event) -> None:
+        self._held -= 1
+        self._bytes -= len(event.data)
 
 
 def _in_partition(partition: Hashable) -> Hashable:
