@@ -31,9 +31,9 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
     content_type = fields.get("content-type", "")
     media = content_type.partition(";")[0].strip().lower()
     if media == STRUCTURED:
-        return [from_json(_parse(body))]
+        return [from_json(parse_json(body))]
     if media == BATCH:
-        batch = _parse(body)
+        batch = parse_json(body)
         if not isinstance(batch, list):
             raise CloudEventError(f"batch: found {_json_type(batch)}, expected a list of events")
         return [from_json(item, f"[{index}]") for index, item in enumerate(batch)]
@@ -48,7 +48,7 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
         raise CloudEventError("no CloudEvent: neither its media type nor ce-specversion was found")
     if content_type:
         attributes["datacontenttype"] = content_type
-    return [_event(attributes, body, "ce-")]
+    return [from_attributes(attributes, body, "ce-")]
 
 
 def from_json(item: Any, where: str = "") -> Event:
@@ -58,14 +58,14 @@ def from_json(item: Any, where: str = "") -> Event:
         raise CloudEventError(f"{where}: found {_json_type(item)}, expected an event object")
     attributes = {k: v for k, v in item.items() if k not in ("data", "data_base64")}
     content_type = attributes.get("datacontenttype")
-    if "data_base64" in item:
-        if "data" in item:
+    if item.get("data_base64") is not None:
+        if item.get("data") is not None:
             raise CloudEventError(f"{where}: found both data and data_base64, expected one of them")
         try:
             body = base64.b64decode(item["data_base64"], validate=True)
         except (ValueError, TypeError) as error:
             raise CloudEventError(f"{where}data_base64: no valid base64 ({error})") from None
-    elif "data" not in item:
+    elif item.get("data") is None:
         body = b""
     elif isinstance(item["data"], str) and content_type and not is_json(str(content_type)):
         body = item["data"].encode(errors="replace")
@@ -73,7 +73,7 @@ def from_json(item: Any, where: str = "") -> Event:
         # JSON format 3.1: without a datacontenttype the data is JSON.
         body = dump_json(item["data"])
         attributes.setdefault("datacontenttype", "application/json")
-    return _event(attributes, body, where)
+    return from_attributes(attributes, body, where)
 
 
 def is_json(content_type: str) -> bool:
@@ -96,9 +96,13 @@ def dump_json(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _event(attributes: dict[str, Any], body: bytes, where: str) -> Event:
-    if attributes.pop("specversion", None) != "1.0":
-        raise CloudEventError(f"{where}specversion: expected 1.0")
+def from_attributes(attributes: Mapping[str, Any], body: bytes, where: str = "") -> Event:
+    """An event from its context attributes (``specversion`` among them) and its data. ``where``
+    begins the error's text. Raises ``CloudEventError``."""
+    attributes = dict(attributes)
+    version = attributes.pop("specversion", None)
+    if version != "1.0":
+        raise CloudEventError(f"{where}specversion: found {version!r}, expected '1.0'")
     known: dict[str, Any] = {}
     for name in ("id", "source", "type"):
         value = attributes.pop(name, None)
@@ -139,11 +143,16 @@ def _time(text: str, where: str) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _parse(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Raises ``CloudEventError``."""
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise CloudEventError(f"the body is no JSON ({error})") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"found {name}, which JSON does not have")
 
 
 def _json_type(value: Any) -> str:

@@ -33,6 +33,9 @@ _EVERY = 1.0
 _SPARING = 50.0
 """Dead letters are counted again after so many times as long as counting took."""
 
+_QUICK = 0.05
+"""Seconds that a count may take where somebody waits for it."""
+
 _FINAL = frozenset({"Ready", "CodeError", "RequirementsFailed", "Crashed"})
 
 
@@ -60,11 +63,12 @@ class View:
         self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=_SAMPLES)
         self._failures: dict[str, tuple[int, float]] = {}
         self._recount = asyncio.Event()
+        self._counting = 0.0
 
     async def watch(self) -> None:
         """Until cancelled: count what was settled each second, and the dead letters."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._count_letters())
+            tasks.create_task(self._recount_for_ever())
             while True:
                 self._sample()
                 await asyncio.sleep(_EVERY)
@@ -223,14 +227,20 @@ class View:
         self._failures = kept
         self._samples.append((time.monotonic(), sampled))
 
-    async def _count_letters(self) -> None:
+    async def count_letters(self, *, only_if_quick: bool = False) -> None:
+        """Count the dead letters now; ``only_if_quick``: unless that took long last time."""
+        if only_if_quick and self._counting > _QUICK:
+            return
+        began = time.monotonic()
+        # The last count stands while the store fails; who needs the store hears of it.
+        with suppress(StoreError):
+            self.letters = await self.store.dead_letters.counts()
+        self._counting = time.monotonic() - began
+
+    async def _recount_for_ever(self) -> None:
         while True:
-            began = time.monotonic()
             self._recount.clear()
-            # The last count stands while the store fails; who needs the store hears of it.
-            with suppress(StoreError):
-                self.letters = await self.store.dead_letters.counts()
-            pause = max(2 * _EVERY, _SPARING * (time.monotonic() - began))
+            await self.count_letters()
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(max(2 * _EVERY, _SPARING * self._counting)):
                     await self._recount.wait()
