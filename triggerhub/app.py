@@ -64,7 +64,7 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
                 store,
                 grace=settings.grace,
             )
-            processes = Processes(settings.data / "functions", changed=lambda: reconciler.wake())
+            processes = Processes(settings.data.absolute() / "functions", changed=lambda: reconciler.wake())
             reconciler = Reconciler(source, kinds, dispatcher, listeners, processes)
             await stack.enter_async_context(processes)
             view = View(reconciler, dispatcher, listeners, store, processes)
@@ -84,6 +84,8 @@ async def _until(stop: asyncio.Event, reconciler: Reconciler) -> None:
         # What was made at start stays: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
+        # Events make no cycles: looking for some at every 700 objects found nothing, often.
+        gc.set_threshold(20_000, 20, 20)
         await stop.wait()
         reconciling.cancel()
 

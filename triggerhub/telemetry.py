@@ -24,8 +24,6 @@ def log_to_stderr(*, json: bool | None = None, debug: bool = False) -> None:
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     _configure(last, structlog.PrintLoggerFactory(sys.stderr), debug)
-    # Libraries speak only when something is wrong.
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, force=True)
 
 
 def log_to_memory(lines: deque[Line]) -> None:
@@ -36,7 +34,6 @@ def log_to_memory(lines: deque[Line]) -> None:
         raise structlog.DropEvent
 
     _configure([keep], structlog.PrintLoggerFactory(sys.stderr), debug=False)
-    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, force=True)
 
 
 def _configure(last: list[Processor], factory: Any, debug: bool) -> None:
@@ -52,3 +49,15 @@ def _configure(last: list[Processor], factory: Any, debug: bool) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
+    # It calls errors what the connector expects, tells in conditions and mends.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class _Bridge(logging.Handler):
+    """What libraries log becomes one of our lines, wherever those go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

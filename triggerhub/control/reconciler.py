@@ -46,6 +46,7 @@ class Reconciler:
         self._listeners = listeners
         self._processes = processes
         self._due = asyncio.Event()
+        self._told: set[str] = set()
         self._functions: dict[ResourceKey, Function] = {}
         self.snapshot: Snapshot | None = None
         """The picture that stands; None before the first."""
@@ -104,6 +105,10 @@ class Reconciler:
             for fault in snapshot.faults:
                 if fault not in known:
                     log.warning("manifest.fault", fault=str(fault))
+            for kind in {trigger.kind for trigger in snapshot.triggers} - self._told:
+                if self._kinds[kind].missing:
+                    self._told.add(kind)
+                    log.warning("connector.missing", kind=kind, error=self._kinds[kind].missing)
             self.snapshot = snapshot
             self.wake()
 

@@ -25,6 +25,8 @@ from triggerhub.event import Event, Request
 _MUST_ENCODE = re.compile(r"[^!#$&-~]")
 _SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
 _FIELD_BREAKING = re.compile(r"[^\x20-\x7e]")
+_TRACE = f"{random.getrandbits(64):016x}"
+"""The first half of every trace id that this process makes; the second is chance as well."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _OWN_FIELDS = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding"})
 
@@ -41,7 +43,9 @@ def encode_binary(prefix: str, event: Event, attempt: int, extra: str = "") -> t
         event_id = _encode(event_id)
     source, fields = _of_many(event.source, event.type, event.datacontenttype)
     if event.key is not None:
-        fields = f"{fields}ce-partitionkey: {_encode(event.key)}\r\n"
+        key = event.key
+        plain = key.isascii() and key.isalnum()
+        fields = f"{fields}ce-partitionkey: {key if plain else _encode(key)}\r\n"
     if event.time is not None:
         fields = f"{fields}ce-time: {_time(event.time)}\r\n"
     if event.subject is not None:
@@ -152,15 +156,18 @@ def _of_many(source: str, kind: str, content_type: str | None) -> tuple[str, str
 
 
 def _time(moment: datetime) -> str:
-    """RFC 3339; a busy source gives many events the same moment, and the same object."""
-    global _last_time, _last_text
-    if moment is not _last_time:
-        _last_time, _last_text = moment, format_time(moment)
-    return _last_text
+    """RFC 3339. A busy source gives many events the same moment, and the same object."""
+    known = _times.get(id(moment))
+    if known is not None and known[0] is moment:
+        return known[1]
+    if len(_times) >= 256:
+        _times.clear()
+    text = format_time(moment)
+    _times[id(moment)] = moment, text
+    return text
 
 
-_last_time: datetime | None = None
-_last_text = ""
+_times: dict[int, tuple[datetime, str]] = {}
 
 
 def _encode(value: str) -> str:
@@ -179,5 +186,5 @@ def _trace(given: str | None) -> str:
     """W3C trace context: the parent that came with the event, else a new root."""
     if given is not None and _TRACEPARENT.fullmatch(given):
         return given
-    text = random.randbytes(24).hex()
-    return f"00-{text[:32]}-{text[32:]}-01"
+    chance = f"{random.getrandbits(64):016x}"
+    return f"00-{_TRACE}{chance}-{chance}-01"

@@ -1,0 +1,57 @@
+# Two commands set themselves up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit integration servers bench format clean
+
+help: ## what there is to type
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: .venv/.run ## see it work: events, retries, dead letters, redrive (needs no broker)
+	@exec $(BIN)/python examples/demo.py
+
+test: .venv/.dev servers lint ## everything, real servers included
+	$(BIN)/pytest tests integration
+
+lint: .venv/.dev ## format, style, import contracts, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: .venv/.dev ## the fast tests: no servers, under a minute
+	$(BIN)/pytest tests
+
+integration: .venv/.dev servers ## the same promises against real servers
+	$(BIN)/pytest integration
+
+servers: ## the tools that get and start the real servers
+	@./integration/install-tools
+
+bench: .venv/.dev ## the figures of the README, side by side in one run
+	@./integration/install-tools bench
+	$(BIN)/python -m bench
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .triggerhub
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "triggerhub needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up .venv (once, about half a minute) ..."
+	@$(PYTHON) -m venv .venv \
+	  || { echo "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/.run: .venv/.python pyproject.toml constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+.venv/.dev: .venv/.python pyproject.toml constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@ .venv/.run
