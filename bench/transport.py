@@ -23,6 +23,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.measure import Row
 from bench.sink import free_port, nginx_sink
 from triggerhub.delivery.transport import Transport, parse_endpoint
 
@@ -86,7 +87,35 @@ def _measure_wrk(url: str, seconds: float, in_flight: int) -> float:
     return float(found[1])
 
 
-def main() -> None:
+def main(
+    seconds: float = 3.0,
+    rounds: int = 5,
+    in_flight: int = 64,
+    loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> list[Row]:
+    ours: list[float] = []
+    costs: list[float] = []
+    theirs: list[float] = []
+    with nginx_sink(free_port()) as url:
+        for _ in range(rounds):
+            theirs.append(_measure_wrk(url, seconds, in_flight))
+            rate, cost = _measure_client(url, seconds, in_flight, loop)
+            ours.append(rate)
+            costs.append(cost * 1e6)
+            print(f"      wrk {theirs[-1]:8.0f}/s   client {rate:8.0f}/s   {costs[-1]:5.1f} us CPU")
+    # Of neighbours in time: what else the machine does then weighs on both alike.
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    return [
+        Row(
+            "transport alone to nginx, requests per second of wrk's",
+            f"{ratio:.2f} ({statistics.median(ours):.0f}/s, {statistics.median(costs):.1f} us)",
+            ">= 0.40",
+            ratio >= 0.40,
+        )
+    ]
+
+
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
@@ -94,29 +123,11 @@ def main() -> None:
     parser.add_argument("--asyncio", action="store_true", help="asyncio's own loop, not uvloop")
     parser.add_argument("--profile", action="store_true", help="one round of the client, profiled")
     options = parser.parse_args()
-    loop = asyncio.new_event_loop if options.asyncio else uvloop.new_event_loop
-    with nginx_sink(free_port()) as url:
-        if options.profile:
-            with cProfile.Profile() as profile:
-                _measure_client(url, options.seconds, options.in_flight, loop)
-            pstats.Stats(profile).sort_stats("tottime").print_stats(20)
-            return
-        ours: list[float] = []
-        costs: list[float] = []
-        theirs: list[float] = []
-        for _ in range(options.rounds):
-            theirs.append(_measure_wrk(url, options.seconds, options.in_flight))
-            rate, cost = _measure_client(url, options.seconds, options.in_flight, loop)
-            ours.append(rate)
-            costs.append(cost)
-            print(f"wrk {theirs[-1]:8.0f}/s   client {rate:8.0f}/s   {cost * 1e6:5.1f} µs CPU")
-    # Of neighbours in time: what else the machine does then weighs on both alike.
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    print(
-        f"median: wrk {statistics.median(theirs):.0f}/s, client {statistics.median(ours):.0f}/s, "
-        f"ratio round by round {ratio:.2f}, {statistics.median(costs) * 1e6:.1f} µs CPU a request"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    chosen = asyncio.new_event_loop if options.asyncio else uvloop.new_event_loop
+    if options.profile:
+        with nginx_sink(free_port()) as sink, cProfile.Profile() as profile:
+            _measure_client(sink, options.seconds, options.in_flight, chosen)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(20)
+    else:
+        for row in main(options.seconds, options.rounds, options.in_flight, chosen):
+            print(row)

@@ -64,7 +64,9 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
                 store,
                 grace=settings.grace,
             )
-            processes = Processes(settings.data.absolute() / "functions", changed=lambda: reconciler.wake())
+            processes = Processes(
+                settings.data.absolute() / "functions", changed=lambda: reconciler.wake()
+            )
             reconciler = Reconciler(source, kinds, dispatcher, listeners, processes)
             await stack.enter_async_context(processes)
             view = View(reconciler, dispatcher, listeners, store, processes)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 from urllib.parse import quote
 
 from triggerhub.cloudevents import (
@@ -28,7 +27,11 @@ _FIELD_BREAKING = re.compile(r"[^\x20-\x7e]")
 _TRACE = f"{random.getrandbits(64):016x}"
 """The first half of every trace id that this process makes; the second is chance as well."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_OWN_FIELDS = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding"})
+_TARGET_BREAKING = re.compile(r"[^!-~]")
+_NOT_PASSED_ON = frozenset(
+    {b"host", b"connection", b"content-length", b"transfer-encoding", b"idempotency-key"}
+)
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 def head_prefix(path: str, host: bytes, agent: str) -> str:
@@ -64,7 +67,7 @@ def encode_structured(
     prefix: str, event: Event, attempt: int, extra: str = ""
 ) -> tuple[bytes, bytes]:
     """Head and body in structured content mode (``application/cloudevents+json``)."""
-    body = dump_json(to_json(event))
+    body = to_json(event)
     head = (
         f"{prefix}content-type: {STRUCTURED}; charset=utf-8\r\n"
         f"idempotency-key: {_encode(event.source)}/{_encode(event.id)}\r\n"
@@ -77,44 +80,61 @@ def encode_structured(
 
 def encode_request(path: str, host: bytes, event: Event, request: Request) -> tuple[bytes, bytes]:
     """A synchronous request passed on: its own method, sub-path, query, headers and body, with
-    the event's identity beside them.
+    the event's attributes beside them.
 
     ``path`` is the function's own path and query. Header fields are sent as they came, but for
     those of the connection and those that the hub itself sets.
     """
-    base, _, own_query = path.partition("?")
-    target = base.rstrip("/") + request.path if request.path else base
-    query = "&".join(part for part in (own_query, request.query) if part)
-    if query:
-        target = f"{target}?{query}"
-    parts = [
-        f"{request.method} {_FIELD_BREAKING.sub('', target).replace(' ', '%20')} HTTP/1.1\r\n"
-        f"host: {host.decode('latin-1')}\r\n"
-        f"ce-specversion: 1.0\r\nce-id: {_encode(event.id)}\r\nce-source: {_encode(event.source)}"
-        f"\r\nce-type: {_encode(event.type)}\r\n"
-        f"idempotency-key: {_encode(event.id)}\r\ntriggerhub-attempt: 1\r\n".encode("latin-1")
-    ]
+    event_id, data = event.id, event.data
+    if _MUST_ENCODE.search(event_id):
+        event_id = _encode(event_id)
+    if request.path or request.query or "?" in path:
+        path = _target(path, request)
+    if _TARGET_BREAKING.search(path):
+        path = _FIELD_BREAKING.sub("", path).replace(" ", "%20")
+    source, kind = event.source, event.type
+    # A client that makes up long ones does not fill the cache with them.
+    of_many = _of_many if len(source) + len(kind) < 512 else _of_many.__wrapped__
+    fields = of_many(source, kind, None)[1]
     if event.subject is not None:
-        parts.append(f"ce-subject: {_encode(event.subject)}\r\n".encode())
+        fields = f"{fields}ce-subject: {_encode(event.subject)}\r\n"
     if event.time is not None:
-        parts.append(f"ce-time: {format_time(event.time)}\r\n".encode())
+        fields = f"{fields}ce-time: {format_time(event.time)}\r\n"
+    if event.key is not None:
+        fields = f"{fields}ce-partitionkey: {_encode(event.key)}\r\n"
+    if event.extensions:
+        fields += _extension_fields(event.extensions)
+    if data or request.method not in _WITHOUT_BODY:
+        fields = f"{fields}content-length: {len(data)}\r\n"
+    parts: list[bytes] = []
     traced = False
     for name, value in request.headers:
-        if name.startswith(b"ce-") or name == b"idempotency-key" or name in _OWN_FIELDS:
-            continue
-        traced = traced or name == b"traceparent"
-        parts.append(b"%b: %b\r\n" % (name, value))
+        if name not in _NOT_PASSED_ON and name[:3] != b"ce-":
+            parts += (name, b": ", value, b"\r\n")
+            traced = traced or name == b"traceparent"
     if not traced:
-        parts.append(f"traceparent: {_trace(None)}\r\n".encode())
-    if event.data or request.method not in ("GET", "HEAD", "OPTIONS", "TRACE"):
-        parts.append(b"content-length: %d\r\n" % len(event.data))
+        fields = f"{fields}traceparent: {_trace(event.extensions.get('traceparent'))}\r\n"
     parts.append(b"\r\n")
-    return b"".join(parts), event.data
+    head = (
+        f"{request.method} {path} HTTP/1.1\r\nhost: {host.decode('latin-1')}\r\n{fields}"
+        f"ce-id: {event_id}\r\nidempotency-key: {event_id}\r\ntriggerhub-attempt: 1\r\n"
+    )
+    return head.encode("latin-1") + b"".join(parts), data
 
 
-def to_json(event: Event) -> dict[str, Any]:
-    """The event in the CloudEvents JSON format (JSON format 1.0.2, section 3)."""
-    out: dict[str, Any] = {
+def _target(path: str, request: Request) -> str:
+    """The function's own path and query with those of a request joined to them."""
+    base, _, own_query = path.partition("?")
+    if request.path:
+        base = base.rstrip("/") + request.path
+    query = "&".join(part for part in (own_query, request.query) if part)
+    return f"{base}?{query}" if query else base
+
+
+def to_json(event: Event) -> bytes:
+    """The event in the CloudEvents JSON format (JSON format 1.0.2, section 3). Data that is JSON
+    stands in it as it came, byte for byte."""
+    out: dict[str, str] = {
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
@@ -129,20 +149,36 @@ def to_json(event: Event) -> dict[str, Any]:
     if event.key is not None:
         out["partitionkey"] = event.key
     out.update((k, v) for k, v in event.extensions.items() if ATTRIBUTE_NAME.fullmatch(k))
-    if event.data:
-        out |= _json_data(event.data, event.datacontenttype)
-    return out
+    data, content_type = event.data, event.datacontenttype
+    if data:
+        if content_type is not None and is_json(content_type) and _well_formed(data):
+            return b'%b,"data":%b}' % (dump_json(out)[:-1], data)
+        text = _text(data) if content_type and content_type.lower().startswith("text/") else None
+        if text is not None:
+            out["data"] = text
+        else:
+            out["data_base64"] = base64.b64encode(data).decode()
+    return dump_json(out)
 
 
-def _json_data(data: bytes, content_type: str | None) -> dict[str, Any]:
+def _well_formed(data: bytes) -> bool:
+    """Whether it is JSON, and UTF-8 as the format wants it."""
     try:
-        if content_type is not None and is_json(content_type):
-            return {"data": json.loads(data)}
-        if content_type is not None and content_type.lower().startswith("text/"):
-            return {"data": data.decode()}
+        json.loads(data.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
-        pass  # not what its content type says: it travels as bytes
-    return {"data_base64": base64.b64encode(data).decode()}
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,6 @@
+"""Kafka topics as event sources: the connector behind ``KafkaTrigger``."""
+
+from triggerhub_kafka.connector import KafkaConnector
+from triggerhub_kafka.source import KafkaSource
+
+__all__ = ["KafkaConnector", "KafkaSource"]

@@ -1,0 +1,254 @@
+"""aiokafka's consumer with what a listener that never ends needs besides.
+
+This is the one module that reaches behind aiokafka's public names; each place says what for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection, Coroutine, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import OffsetAndMetadata
+
+log = logging.getLogger("triggerhub.kafka")
+
+_TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
+
+
+def settings(grace: float) -> dict[str, Any]:
+    """aiokafka's settings, each on purpose.
+
+    ``heartbeat_interval_ms``: a heartbeat's answer is how a member learns of a rebalance; one
+    second keeps a rebalance short and costs one small request.
+    ``session_timeout_ms``: after a crash the others take over after 15 s; the event loop may stall
+    for some seconds without losing the group; within a broker's default bounds (6 s to 30 min).
+    ``rebalance_timeout_ms``: how long the group waits for a member that lets its attempts end:
+    the grace time, with room for heartbeat and commit.
+    ``request_timeout_ms``: longer than that, because a JoinGroup is answered only when every
+    member has joined. That a broker does not answer is noticed by the watch, not by this.
+    ``max_poll_interval_ms``: aiokafka leaves the group when getmany is not called for that long.
+    While the function is away the window is full and getmany is not called, for a night if need
+    be; heartbeats are sent by the event loop that also delivers, so they are proof enough of life.
+    ``auto_offset_reset`` none: a position that is missing or gone is never replaced silently.
+    ``max_partition_fetch_bytes``, ``fetch_max_bytes``: what waits in memory is at most the first
+    for each partition, and the second for each request; a record that is larger than both comes
+    alone (KIP-74).
+    """
+    rebalance_ms = int((grace + 15.0) * 1000)
+    return {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "heartbeat_interval_ms": 1_000,
+        "session_timeout_ms": 15_000,
+        "rebalance_timeout_ms": rebalance_ms,
+        "request_timeout_ms": rebalance_ms + 10_000,
+        "max_poll_interval_ms": _TEN_YEARS_MS,
+        "max_partition_fetch_bytes": 1024 * 1024,
+        "fetch_max_bytes": 16 * 1024 * 1024,
+    }
+
+
+class Client(AIOKafkaClient):  # type: ignore[misc]
+    """Asks for metadata without creating topics.
+
+    aiokafka sends ``allow_auto_topic_creation: true`` with every metadata request and has no
+    setting for it, so that a broker with Kafka's default settings would make each topic that is
+    misspelt or was just deleted.
+    """
+
+    async def bootstrap(self) -> None:
+        """Learn the cluster's brokers from the first one that answers. Raises the KafkaError of
+        the last that did not; aiokafka's own says only that none did, and leaves a connection
+        open when it is cancelled."""
+        failure: KafkaError = KafkaConnectionError("no broker is named")
+        for host, port, _ in self.hosts:
+            try:
+                connection = await self._connect(host, port)
+            except KafkaError as error:
+                failure = error
+                continue
+            except OSError as error:  # TimeoutError too
+                failure = KafkaConnectionError(f"{host}:{port}: {error or 'no answer in time'}")
+                continue
+            try:
+                self.cluster.update_metadata(await connection.send(MetadataRequest([])))
+            except (KafkaError, TimeoutError) as error:
+                failure = KafkaConnectionError(f"{host}:{port}: {error or 'no answer in time'}")
+                continue
+            finally:
+                connection.close()
+            if self.cluster.brokers():
+                # aiokafka's close() ends it.
+                self._sync_task = asyncio.create_task(self._md_synchronizer())
+                return
+            failure = KafkaConnectionError(f"{host}:{port} knows of no broker yet")
+        raise failure
+
+    async def _connect(self, host: str, port: int) -> Any:
+        return await create_conn(
+            host,
+            port,
+            client_id=self._client_id,
+            request_timeout_ms=min(self._request_timeout_ms, 10_000),
+            ssl_context=self._ssl_context,
+            security_protocol=self._security_protocol,
+            sasl_mechanism=self._sasl_mechanism,
+            sasl_plain_username=self._sasl_plain_username,
+            sasl_plain_password=self._sasl_plain_password,
+        )
+
+    async def _metadata_update(
+        self, cluster_metadata: ClusterMetadata, topics: Collection[str]
+    ) -> bool:
+        # No topics: only the brokers. aiokafka would ask for every topic of the cluster.
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        for node in self._shuffled_nodes():
+            connection = await self._get_conn(node)
+            if connection is None:
+                continue
+            try:
+                metadata = await connection.send(request)
+            except (KafkaError, TimeoutError) as error:
+                log.debug("kafka.metadata_failed node=%s error=%r", node, error)
+                continue
+            if metadata.brokers:
+                cluster_metadata.update_metadata(metadata)
+                return True
+        cluster_metadata.failed_update(None)
+        return False
+
+    async def missing(self, topics: Collection[str]) -> set[str]:
+        """Which of ``topics`` do not exist. Raises KafkaError."""
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        reply = None
+        for node in self._shuffled_nodes():
+            try:
+                reply = await self.send(node, request)
+                break
+            except NodeNotReadyError as error:
+                log.debug("kafka.metadata_failed node=%s error=%r", node, error)
+        if reply is None:
+            raise NodeNotReadyError("none of the cluster's brokers takes connections")
+        found = {topic: for_code(code) for code, topic, *_ in reply.topics}
+        for topic, error_type in found.items():
+            if issubclass(error_type, TopicAuthorizationFailedError | InvalidTopicError):
+                raise error_type(topic)
+        # LeaderNotAvailable and the like: it is being made.
+        return {topic for topic in topics if topic not in found or found[topic].errno != 0}
+
+    def _shuffled_nodes(self) -> list[Any]:
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        random.shuffle(nodes)
+        return nodes
+
+
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer that creates no topics, can be looked into, and whose end is bounded in time."""
+
+    def __init__(
+        self, *, bootstrap_servers: list[str], client_id: str, request_timeout_ms: int, **rest: Any
+    ) -> None:
+        connection: dict[str, Any] = {
+            "bootstrap_servers": bootstrap_servers,
+            "client_id": client_id,
+            "request_timeout_ms": request_timeout_ms,
+            "metadata_max_age_ms": 30_000,
+        }
+        super().__init__(**connection, **rest)
+        # The client that it made has neither connections nor tasks before start().
+        self._client = Client(**connection)
+
+    async def missing(self, topics: Collection[str]) -> set[str]:
+        """Which of ``topics`` do not exist. Raises KafkaError."""
+        found: set[str] = await self._client.missing(topics)
+        return found
+
+    def refresh(self) -> None:
+        """Read the cluster's metadata soon: a topic came or went."""
+        self._client.force_metadata_update()
+
+    async def committed_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """The group's committed offsets, where there are any, all in one request. Waits for the
+        coordinator. Raises KafkaError."""
+        found: Mapping[TopicPartition, OffsetAndMetadata]
+        found = await self._coordinator.fetch_committed_offsets(list(partitions))
+        return found
+
+    def check(self) -> bool:
+        """Whether the group's coordinator is known. Raises the KafkaError that ended one of
+        aiokafka's background tasks: it would otherwise show at the next getmany, if ever."""
+        if self._fetcher.error_future.done():
+            self._fetcher.error_future.result()
+        self._coordinator.check_errors()
+        return self._coordinator.coordinator_id is not None
+
+    async def close(self) -> None:
+        """Leave the group and close every connection, within a few seconds whatever the brokers
+        do. Raises nothing but CancelledError.
+
+        ``stop`` alone can take as long as a rebalance: it waits for a JoinGroup under way, which
+        the broker answers when all members have joined. Leaving over another connection makes the
+        broker answer it at once. ``stop`` also ends early, with connections open, when one of its
+        tasks sleeps after a connection error.
+        """
+        stopping = asyncio.create_task(self.stop())
+        try:
+            if not await _done(stopping, 0.5):
+                await _run(self._leave(), 2.0)
+            if not await _done(stopping, 2.0) and self._coordinator is not None:
+                self._coordinator._coordination_task.cancel()
+                await _done(stopping, 1.0)
+        finally:
+            await _end(stopping)
+        if self._coordinator is not None:
+            await _run(self._coordinator._stop_heartbeat_task(), 1.0)
+            await _run(self._coordinator._stop_commit_offsets_refresh_task(), 1.0)
+        if self._fetcher is not None:
+            await _run(self._fetcher.close(), 1.0)
+        await _run(self._client.close(), 2.0)
+
+    async def _leave(self) -> None:
+        group = self._coordinator
+        if group is not None and group.coordinator_id is not None and group.member_id:
+            request = LeaveGroupRequest(group.group_id, group.member_id)
+            await self._client.send(group.coordinator_id, request)
+
+
+async def _run(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Run to its end or for so long; how it ends is only logged."""
+    task = asyncio.create_task(work)
+    try:
+        await _done(task, seconds)
+    finally:
+        await _end(task)
+
+
+async def _done(task: asyncio.Task[None], seconds: float) -> bool:
+    done, _ = await asyncio.wait([task], timeout=seconds)
+    return bool(done)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("kafka.close_failed error=%r", error)

@@ -1,0 +1,35 @@
+"""The Kafka connector: which brokers, and one listener for each subscription."""
+
+from __future__ import annotations
+
+from triggerhub.connector import Installation, SpecError, Subscription
+from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.source import KafkaSource, check_broker
+
+BROKERS = "TRIGGERHUB_KAFKA_BROKERS"
+
+
+class KafkaConnector:
+    """Listens to Kafka topics, one consumer group for each binding."""
+
+    kind = "KafkaTrigger"
+    source = KafkaSource
+
+    def __init__(self, installation: Installation) -> None:
+        self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
+
+    async def listen(self, subscription: Subscription[KafkaSource]) -> None:
+        """Emit the records of the topics until cancelled.
+
+        Raises ``ListenError``, with a sentence, when the brokers cannot be reached or refuse; and
+        ``SpecError`` for brokers, a topic or a group that cannot be one.
+        """
+        await Listener(subscription, self._brokers(subscription.source)).run()
+
+    def _brokers(self, source: KafkaSource) -> list[str]:
+        if source.brokers is not None:
+            return source.brokers
+        try:
+            return [check_broker(text.strip()) for text in self._default_brokers.split(",")]
+        except ValueError as error:
+            raise SpecError(f"{BROKERS}: {error}") from None

@@ -1,0 +1,87 @@
+"""How the source is, told when it changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from triggerhub.connector import Report
+
+_JOIN_WITHIN = 15.0
+
+
+class Health:
+    """Turns what one listener learns into ``Report`` calls: the worst that holds, once."""
+
+    def __init__(self, report: Report, brokers: Iterable[str], group: str, grace: float) -> None:
+        self.missing: frozenset[str] = frozenset()
+        """Topics that do not exist."""
+        self._report = report
+        self._brokers = ", ".join(brokers)
+        self._group = group
+        self._join_within = _JOIN_WITHIN + grace
+        self._joining_since: float | None = time.monotonic()
+        self._away_since: float | None = None
+        self._away = ""
+        self._told: tuple[str, str] | None = ("", "")
+
+    def joining(self) -> None:
+        """The group rebalances."""
+        self._joining_since = time.monotonic()
+
+    def seconds_joining(self) -> float:
+        """How long the group has been rebalancing; 0 when it is not."""
+        return 0.0 if self._joining_since is None else time.monotonic() - self._joining_since
+
+    def joined(self) -> None:
+        """Partitions are assigned, their positions fixed."""
+        self._joining_since = None
+        self.tell()
+
+    def topics(self, missing: Iterable[str]) -> None:
+        """Which topics do not exist."""
+        self.missing = frozenset(missing)
+        self.tell()
+
+    def away(self, why: str) -> float:
+        """The brokers did not answer. Returns for how many seconds that has been so."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        self._away = why
+        self.tell()
+        return now - self._away_since
+
+    def back(self) -> None:
+        """The brokers answered."""
+        self._away_since = None
+        self.tell()
+
+    def note(self, reason: str, message: str) -> None:
+        """Report this, whatever else holds."""
+        self._say((reason, message))
+
+    def tell(self) -> None:
+        """Report what holds, where that has changed. A rebalance is no change unless it lasts."""
+        if self._away_since is not None:
+            where = f"no Kafka broker answers at {self._brokers}"
+            self._say(("BrokerUnreachable", f"{where}: {self._away}"))
+        elif self.missing:
+            names = ", ".join(sorted(self.missing))
+            subject = f"topic {names} does" if len(self.missing) == 1 else f"topics {names} do"
+            self._say(("TopicNotFound", f"{subject} not exist on {self._brokers}"))
+        elif self._joining_since is None:
+            self._say(None)
+        elif self.seconds_joining() > self._join_within:
+            text = f"consumer group {self._group} does not come to rest: it waits for a member"
+            self._say(("Rebalancing", text))
+
+    def _say(self, problem: tuple[str, str] | None) -> None:
+        # Reasons alone are compared: messages carry details that vary with each try.
+        if problem is self._told or (problem and self._told and problem[0] == self._told[0]):
+            return
+        self._told = problem
+        if problem is None:
+            self._report.connected()
+        else:
+            self._report.disconnected(*problem)

@@ -1,0 +1,84 @@
+"""What went wrong, in words for the person who runs the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiokafka import errors
+
+from triggerhub.connector import SpecError
+
+
+class ListenError(Exception):
+    """Listening failed; its text says what was found and what to do."""
+
+
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
+    (
+        errors.UnsupportedCodecError,
+        "CodecMissing",
+        "a batch's codec is not installed: pip install 'triggerhub[kafka]' ({error})",
+    ),
+    (errors.CorruptRecordException, "CorruptRecord", "a record batch is damaged: {error}"),
+    (errors.RecordTooLargeError, "RecordTooLarge", "{error}"),
+    (
+        errors.TopicAuthorizationFailedError,
+        "TopicNotAuthorized",
+        "the hub may not read {subject}: it needs Describe and Read on the topic",
+    ),
+    (
+        errors.GroupAuthorizationFailedError,
+        "GroupNotAuthorized",
+        "the hub may not use consumer group {group}: it needs Read on the group",
+    ),
+    (errors.ClusterAuthorizationFailedError, "ClusterNotAuthorized", "{error}"),
+    (
+        (
+            errors.SaslAuthenticationFailed,
+            errors.AuthenticationFailedError,
+            errors.AuthenticationMethodNotSupported,
+            errors.UnsupportedSaslMechanismError,
+            errors.IllegalSaslStateError,
+        ),
+        "AuthenticationFailed",
+        "{brokers}: {error}",
+    ),
+    (
+        errors.InconsistentGroupProtocolError,
+        "GroupInUse",
+        "consumer group {group} has members of another protocol: choose another group",
+    ),
+    (
+        (errors.IncompatibleBrokerVersion, errors.UnsupportedVersionError),
+        "BrokerNotSupported",
+        "{brokers}: {error}",
+    ),
+)
+
+
+def explain(error: Exception, *, brokers: Iterable[str], group: str) -> tuple[str, str]:
+    """A reason in CamelCase and a sentence. Raises SpecError for what the manifest must cure."""
+    detail = str(error) or type(error).__name__
+    subject = f"topic {_subject(error)}"
+    if isinstance(error, errors.InvalidTopicError):
+        raise SpecError(f"the broker refuses {subject} as a topic name") from error
+    if isinstance(error, errors.InvalidGroupIdError):
+        raise SpecError(f"the broker refuses {group!r} as a consumer group") from error
+    for kinds, reason, text in _REASONS:
+        if isinstance(error, kinds):
+            return reason, text.format(
+                error=detail, brokers=", ".join(brokers), group=group, subject=subject
+            )
+    if isinstance(error, errors.KafkaTimeoutError | OSError) or getattr(error, "retriable", False):
+        # aiokafka has tried again by itself until then.
+        return "BrokerUnreachable", f"no Kafka broker answers at {', '.join(brokers)}: {detail}"
+    return "KafkaError", f"{type(error).__name__}: {detail}"
+
+
+def _subject(error: Exception) -> str:
+    found = error.args[0] if error.args else "?"
+    if isinstance(found, str):
+        return found
+    if isinstance(found, Iterable):
+        return ", ".join(sorted(map(str, found)))
+    return str(found)

@@ -1,0 +1,196 @@
+"""A subscription made by hand: the hub's half of the seam, scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from triggerhub.connector import (
+    Connector,
+    GivenBack,
+    Order,
+    Position,
+    PositionConflict,
+    Subscription,
+)
+from triggerhub.event import Event, Outcome, Settled
+
+ACCEPTED = Outcome(Settled.ACCEPTED)
+
+Handle = Callable[[Event], Awaitable[None]]
+
+
+async def eventually(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
+    """Wait until it holds; fail with ``what`` after ``within`` seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what}")
+        await asyncio.sleep(0.02)
+
+
+class FakeEmit:
+    """Notes every event; ``handle`` may wait, or raise ``GivenBack``. Accepts what it returns."""
+
+    def __init__(self, handle: Handle | None = None) -> None:
+        self.handle = handle
+        self.begun: list[Event] = []
+        self.accepted: list[Event] = []
+        self._released: asyncio.Future[None] | None = None
+
+    async def __call__(self, event: Event) -> Outcome:
+        self.begun.append(event)
+        if self.handle is not None:
+            await self.handle(event)
+        self.accepted.append(event)
+        return ACCEPTED
+
+    def release(self) -> None:
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)
+
+    def resume(self) -> None:
+        self._released = None
+
+    async def retry_for_ever(self) -> None:
+        """What a delivery does whose function is away: give back when the listener stops."""
+        if self._released is None:
+            self._released = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._released)
+        raise GivenBack
+
+    def data(self) -> list[bytes]:
+        return [event.data for event in self.accepted]
+
+
+class MemoryPositions:
+    """Positions in a dict."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Position] = {}
+        self._claims: set[str] = set()
+
+    async def load(self, prefix: str = "") -> dict[str, Position]:
+        return {key: held for key, held in self._held.items() if key.startswith(prefix)}
+
+    async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
+        revision = self._held[key].revision if key in self._held else 0
+        if expect is not None and expect != revision:
+            raise PositionConflict(key)
+        self._held[key] = Position(value, revision + 1)
+        return revision + 1
+
+    async def delete(self, key: str) -> None:
+        self._held.pop(key, None)
+
+    async def claim(self, key: str, ttl: float) -> bool:
+        self._claims.add(key)
+        return True
+
+    async def release(self, key: str) -> None:
+        self._claims.discard(key)
+
+
+class FakeReport:
+    """``states`` holds ``Connected`` or the reason of each report, in order."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.messages: list[str] = []
+        self.lags: list[float] = []
+
+    def connected(self) -> None:
+        self.states.append("Connected")
+        self.messages.append("")
+
+    def disconnected(self, reason: str, message: str = "") -> None:
+        self.states.append(reason)
+        self.messages.append(message)
+
+    def lag(self, events: float) -> None:
+        self.lags.append(events)
+
+    @property
+    def state(self) -> str:
+        return self.states[-1] if self.states else ""
+
+
+class Listening:
+    """One ``listen`` under way."""
+
+    def __init__(self, emit: FakeEmit, report: FakeReport, task: asyncio.Task[None]) -> None:
+        self.emit = emit
+        self.report = report
+        self.task = task
+
+    async def connected(self, within: float = 30.0) -> None:
+        await self.state("Connected", within)
+
+    async def state(self, state: str, within: float = 30.0) -> None:
+        def reached() -> bool:
+            if self.task.done():
+                self.task.result()
+            return self.report.state == state
+
+        await eventually(reached, f"{state}; was {self.report.states}", within)
+
+    async def accepted(self, number: int, within: float = 30.0) -> None:
+        def reached() -> bool:
+            if self.task.done():
+                self.task.result()
+            return len(self.emit.accepted) >= number
+
+        await eventually(reached, f"{number} events accepted", within)
+
+    async def stop(self) -> float:
+        """Cancel, and return how many seconds the end took."""
+        began = time.monotonic()
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.result()
+        return time.monotonic() - began
+
+
+@asynccontextmanager
+async def listening(
+    connector: Connector[Any],
+    source: BaseModel,
+    *,
+    name: str = "shop.orders.handle",
+    handle: Handle | None = None,
+    emit: FakeEmit | None = None,
+    order: Order = Order.KEY,
+    in_flight: int = 64,
+    grace: float = 5.0,
+) -> AsyncIterator[Listening]:
+    """Listen until the block is left."""
+    namespace, trigger, function = name.split(".")
+    report = FakeReport()
+    emit = FakeEmit(handle) if emit is None else emit
+    subscription = Subscription(
+        name=name,
+        namespace=namespace,
+        trigger=trigger,
+        function=function,
+        source=source,
+        emit=emit,
+        order=order,
+        in_flight=in_flight,
+        grace=grace,
+        positions=MemoryPositions(),
+        report=report,
+        created=datetime.now(UTC),
+    )
+    running = Listening(emit, report, asyncio.create_task(connector.listen(subscription)))
+    try:
+        yield running
+    finally:
+        running.task.cancel()
+        await asyncio.wait([running.task])

@@ -1,0 +1,103 @@
+"""What the tests of the Kafka connector do to a broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+Header = tuple[str, bytes | None]
+
+
+@asynccontextmanager
+async def admin(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def producer(broker: str, codec: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
+    client = AIOKafkaProducer(
+        bootstrap_servers=broker, compression_type=codec, max_request_size=20 * 1024 * 1024
+    )
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def create_topic(broker: str, name: str, partitions: int = 1) -> None:
+    async with admin(broker) as client:
+        await client.create_topics([NewTopic(name, partitions, 1)])
+    # The metadata cache of the broker follows its controller.
+    async with producer(broker) as client:
+        while len(await client.partitions_for(name)) < partitions:
+            await asyncio.sleep(0.05)
+
+
+async def add_partitions(broker: str, name: str, total: int) -> None:
+    async with admin(broker) as client:
+        await client.create_partitions({name: NewPartitions(total)})
+
+
+async def delete_topic(broker: str, name: str) -> None:
+    async with admin(broker) as client:
+        await client.delete_topics([name])
+
+
+async def topics(broker: str) -> set[str]:
+    async with admin(broker) as client:
+        return set(await client.list_topics())
+
+
+async def delete_records(broker: str, name: str, partition: int, before: int) -> None:
+    async with admin(broker) as client:
+        await client.delete_records(
+            {TopicPartition(name, partition): RecordsToDelete(before_offset=before)}
+        )
+
+
+async def produce(
+    broker: str,
+    topic: str,
+    values: Sequence[bytes | None],
+    *,
+    key: bytes | None = None,
+    partition: int | None = 0,
+    headers: Sequence[Header] = (),
+    codec: str | None = None,
+    timestamp_ms: int | None = None,
+) -> None:
+    async with producer(broker, codec) as client:
+        sent = [
+            await client.send(
+                topic,
+                value,
+                key=key,
+                partition=partition,
+                headers=list(headers),
+                timestamp_ms=timestamp_ms,
+            )
+            for value in values
+        ]
+        for delivery in sent:
+            await delivery
+
+
+async def committed(broker: str, group: str, topic: str, partition: int = 0) -> int | None:
+    client = AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False)
+    await client.start()
+    try:
+        offset: int | None = await client.committed(TopicPartition(topic, partition))
+        return offset
+    finally:
+        await client.stop()

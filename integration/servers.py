@@ -1,0 +1,242 @@
+"""Gets and starts the real servers that the integration tests speak to.
+
+What a server needs is fetched once by its package manager's ordinary client into the user's cache
+folder, keyed by version. A server runs on free loopback ports with a data folder of its own, and
+ends with the test session: by its process group, which is its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+KAFKA = "4.1.0"
+
+_POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>dev.triggerhub</groupId>
+  <artifactId>integration-kafka</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-nop</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+num.partitions=1
+auto.create.topics.enable=true
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+message.max.bytes=20971520
+log.retention.hours=-1
+"""
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test, with the reason; where ``CI=true``, fail it: there every server must be."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def needs(*programs: str) -> None:
+    """Skip or fail unless every program is on the PATH."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        unavailable(f"not installed: {', '.join(missing)}")
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def cached(name: str, fill: Callable[[Path], None]) -> Path:
+    """The folder ``triggerhub/<name>`` of the user's cache; ``fill`` makes it where it is not.
+
+    It appears whole or not at all, also when two processes fill it at once.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triggerhub"
+    folder = root / name
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        fill(made)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+class Server:
+    """A process group that we started, and its log."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self._command = list(command)
+        self._folder = folder
+        self._log = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: Callable[[], bool], within: float = 60.0) -> None:
+        """Start, and wait until ``ready()``. Fails the test after ``within`` seconds."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + within
+        while not ready():
+            if self._process.poll() is not None:
+                pytest.fail(f"{self.name} ended with {self._process.returncode}: {self._tail()}")
+            if time.monotonic() > deadline:
+                self.kill9()
+                pytest.fail(f"{self.name} was not ready within {within} s: {self._tail()}")
+            time.sleep(0.1)
+
+    def stop(self, within: float = 10.0) -> None:
+        """SIGTERM, then SIGKILL."""
+        self._signal(signal.SIGTERM)
+        if self._process is not None:
+            try:
+                self._process.wait(within)
+            except subprocess.TimeoutExpired:
+                self.kill9()
+        self._process = None
+
+    def kill9(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: it takes connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]
+
+
+class Kafka:
+    """A single Apache Kafka node in KRaft mode. It creates topics on its own, as Kafka does by
+    default."""
+
+    def __init__(self, folder: Path) -> None:
+        needs("java", "mvn")
+        self.port = free_port()
+        self._libs = cached(f"kafka-{KAFKA}", _fetch_kafka)
+        properties = folder / "server.properties"
+        properties.write_text(
+            _PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "data")
+        )
+        cluster = ("-t", "dHJpZ2dlcmh1YnRlc3RzAA")
+        self._java("kafka.tools.StorageTool", "format", *cluster, "-c", str(properties))
+        self._server = Server(
+            "kafka",
+            [
+                *("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                *("-cp", f"{self._libs}/*", "kafka.Kafka", str(properties)),
+            ],
+            folder,
+        )
+
+    @property
+    def broker(self) -> str:
+        """``host:port``."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, on the same port and data as before, and wait until it takes connections."""
+        self._server.start(self._listening)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill9(self) -> None:
+        self._server.kill9()
+
+    def pause(self) -> None:
+        self._server.pause()
+
+    def resume(self) -> None:
+        self._server.resume()
+
+    def _listening(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _java(self, main: str, *arguments: str) -> None:
+        subprocess.run(
+            ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{self._libs}/*", main, *arguments],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+def _fetch_kafka(folder: Path) -> None:
+    pom = folder / "pom.xml"
+    pom.write_text(_POM.format(version=KAFKA))
+    command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+    done = subprocess.run(
+        [*command, f"-DoutputDirectory={folder}"], capture_output=True, timeout=600, check=False
+    )
+    if done.returncode != 0:
+        unavailable(f"Maven cannot get Apache Kafka {KAFKA}: {done.stdout.decode()[-1500:]}")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiokafka import errors
+from pydantic import ValidationError
+
+from triggerhub.connector import SpecError
+from triggerhub_kafka import KafkaSource
+from triggerhub_kafka.problems import explain
+from triggerhub_kafka.source import StartTime, parse_time
+
+
+def load(**fields: Any) -> KafkaSource:
+    return KafkaSource.model_validate(fields)
+
+
+class TestSource:
+    def test_one_topic_or_several(self) -> None:
+        assert load(topic="orders").topic_names == {"orders"}
+        assert load(topics=["a", "b"]).topic_names == {"a", "b"}
+
+    def test_defaults_are_latest_and_the_rest_derived(self) -> None:
+        spec = load(topic="orders")
+        assert (spec.start_from, spec.brokers, spec.group) == ("Latest", None, None)
+
+    def test_a_start_time_is_text_or_what_yaml_makes_of_it(self) -> None:
+        for found in ("2026-01-31T08:00:00Z", datetime(2026, 1, 31, 8, tzinfo=UTC)):
+            start = load(topic="t", startFrom={"timestamp": found}).start_from
+            assert isinstance(start, StartTime)
+            assert parse_time(start.timestamp) == datetime(2026, 1, 31, 8, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({}, "found neither, expected exactly one of topic, topics"),
+            ({"topic": "a", "topics": ["b"]}, "found topic and topics, expected exactly one"),
+            ({"topics": []}, "at least 1"),
+            ({"topic": "a b"}, "found 'a b', expected a topic name"),
+            ({"topic": ".."}, "found '..', expected a topic name"),
+            ({"topic": "a", "brokers": ["kafka"]}, "found 'kafka', expected host:port"),
+            ({"topic": "a", "brokers": ["kafka:70000"]}, "found 'kafka:70000'"),
+            ({"topic": "a", "startFrom": "Newest"}, "'Latest' or 'Earliest'"),
+            ({"topic": "a", "startFrom": {"timestamp": "2026-01-31"}}, "expected a time"),
+            ({"topic": "a", "startFrom": {"timestamp": "2026-01-31T08:00:00"}}, "expected a time"),
+            ({"topic": "a", "groupId": "g"}, "Extra inputs"),
+        ],
+    )
+    def test_faults_say_what_was_found_and_expected(
+        self, fields: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ValidationError) as caught:
+            load(**fields)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("broker", ["kafka:9092", "127.0.0.1:1", "[::1]:9092", "a-b.c_d:65535"])
+    def test_brokers_are_host_and_port(self, broker: str) -> None:
+        assert load(topic="a", brokers=[broker]).brokers == [broker]
+
+
+class TestProblems:
+    @pytest.mark.parametrize(
+        ("error", "reason", "text"),
+        [
+            (errors.KafkaConnectionError("refused"), "BrokerUnreachable", "at k:1: "),
+            (TimeoutError(), "BrokerUnreachable", "TimeoutError"),
+            (errors.TopicAuthorizationFailedError("orders"), "TopicNotAuthorized", "topic orders"),
+            (errors.TopicAuthorizationFailedError({"b", "a"}), "TopicNotAuthorized", "topic a, b"),
+            (errors.GroupAuthorizationFailedError("g"), "GroupNotAuthorized", "group g"),
+            (errors.SaslAuthenticationFailed("no"), "AuthenticationFailed", "no"),
+            (errors.UnsupportedCodecError("zstd"), "CodecMissing", "triggerhub[kafka]"),
+            (errors.InconsistentGroupProtocolError(), "GroupInUse", "choose another group"),
+            (errors.KafkaError("odd"), "KafkaError", "odd"),
+        ],
+    )
+    def test_each_has_its_reason(self, error: Exception, reason: str, text: str) -> None:
+        found, message = explain(error, brokers=["k:1"], group="g")
+        assert found == reason
+        assert text in message
+
+    @pytest.mark.parametrize(
+        "error", [errors.InvalidTopicError("a/b"), errors.InvalidGroupIdError()]
+    )
+    def test_what_only_the_manifest_cures_is_a_spec_error(self, error: Exception) -> None:
+        with pytest.raises(SpecError):
+            explain(error, brokers=["k:1"], group="g")
