@@ -54,7 +54,7 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
     with _signals() as stop:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SQLiteStore(settings.data))
-            transport = Transport()
+            transport = Transport(max_connections=1024)
             stack.push_async_callback(transport.close)
             dispatcher = Dispatcher(transport, store)
             listeners = Listeners(

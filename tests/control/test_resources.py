@@ -304,7 +304,7 @@ def test_inline_code_is_decoded_with_its_defaults() -> None:
     assert value.code_files == {"main.py": b"x = 1\n"}
     code = value.spec.code
     assert code is not None
-    assert (code.timeout, code.concurrency, code.requirements, code.env) == (30.0, 32, (), {})
+    assert (code.timeout, code.concurrency, code.requirements, code.env) == (25.0, 32, (), {})
 
 
 @pytest.mark.parametrize(

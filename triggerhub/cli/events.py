@@ -127,7 +127,8 @@ def _story(delivery: dict[str, Any]) -> Iterator[str]:
             if index == _SHOWN:
                 yield f"  {'':12}  … {plural(hidden, 'attempt')} more (-o json shows all)"
             continue
-        said = f"status {attempt['status']}" if attempt["status"] is not None else attempt["error"]
+        status = "" if attempt["status"] is None else f"status {attempt['status']}"
+        said = ": ".join(part for part in (status, attempt["error"]) if part)
         took = seconds_text(attempt["seconds"])
         yield f"  {_clock(attempt['time'])}  attempt {attempt['number']}: {said}, after {took}"
     ended = delivery["ended"]

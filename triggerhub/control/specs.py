@@ -250,8 +250,8 @@ class CodeSpec(Spec):
         default=(), description="Packages to install for it, as pip names them."
     )
     timeout: Duration = Field(
-        default=30.0,
-        json_schema_extra={"default": "30s"},
+        default=25.0,
+        json_schema_extra={"default": "25s"},
         description="How long one call may take.",
     )
     concurrency: int = Field(default=32, ge=1, le=10_000, description="Calls that may run at once.")

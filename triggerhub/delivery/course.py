@@ -42,7 +42,7 @@ class Course:
                 time=wall,
                 seconds=seconds,
                 status=None if reply is None else reply.status,
-                error=self.error,
+                error=self.error if reply is None else _first_line(reply),
             )
         )
         if reply is not None:
@@ -72,7 +72,10 @@ class Course:
         """The last attempt in a few words."""
         if self.event.fault is not None:
             return self.event.fault
-        return f"status {self.reply.status}" if self.reply is not None else self.error
+        if self.reply is None:
+            return self.error
+        said = self.attempts[-1].error if self.attempts else ""
+        return f"status {self.reply.status}" + (f": {said}" if said else "")
 
     def dead_letter(self, target: Target, reason: str) -> DeadLetter:
         """All the evidence there is."""
@@ -112,6 +115,14 @@ class Course:
             attempts=tuple(self.attempts),
             dead_letter=self.letter,
         )
+
+
+def _first_line(reply: Reply) -> str:
+    """What a function says about its refusal, short enough for a table; "" where it accepts."""
+    if 200 <= reply.status < 300:
+        return ""
+    text = reply.body[:400].decode(errors="replace").strip().partition("\n")[0]
+    return "".join(c for c in text if c.isprintable())[:120]
 
 
 def evidence(letter: DeadLetter) -> str:

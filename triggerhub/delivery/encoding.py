@@ -99,7 +99,7 @@ def encode_request(path: str, host: bytes, event: Event, request: Request) -> tu
     if event.subject is not None:
         fields = f"{fields}ce-subject: {_encode(event.subject)}\r\n"
     if event.time is not None:
-        fields = f"{fields}ce-time: {format_time(event.time)}\r\n"
+        fields = f"{fields}ce-time: {_time(event.time)}\r\n"
     if event.key is not None:
         fields = f"{fields}ce-partitionkey: {_encode(event.key)}\r\n"
     if event.extensions:

@@ -23,7 +23,7 @@ class Code:
     """Relative path, with forward slashes, to content."""
     requirements: tuple[str, ...] = ()
     """As in a requirements file, one each: ``requests==2.32``."""
-    timeout: float = 30.0
+    timeout: float = 25.0
     """Seconds that one call may take."""
     concurrency: int = 32
     """Calls that run at once; more wait."""

@@ -23,8 +23,9 @@ class Attempt:
     """When it began, seconds since the epoch."""
     seconds: float
     status: int | None = None
-    """None: no reply; ``error`` says why."""
+    """None: no reply."""
     error: str = ""
+    """Why there was no reply, or the first line of one that did not accept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
