@@ -142,7 +142,7 @@ def test_half_a_surrogate_pair_harms_nothing() -> None:
         datacontenttype="application/json",
     )
     encode_binary(PREFIX, event, 1)
-    head, body = encode_structured(PREFIX, event, 1)
+    _, body = encode_structured(PREFIX, event, 1)
     assert json.loads(body)["data"] == {"a": "\udfff"}
 
 
