@@ -34,7 +34,7 @@ class Origin:
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Request:
     """An HTTP request to be passed on as it is (synchronous HTTP triggers); its body is the
     event's data."""
@@ -96,7 +96,7 @@ class Settled(StrEnum):
     DROPPED = "dropped"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Outcome:
     """What became of an event. A delivery that was not finished has none: ``emit`` raises
     ``GivenBack`` or is cancelled, and its source keeps the event.

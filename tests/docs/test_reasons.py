@@ -27,6 +27,7 @@ _REASON_GIVERS = (
     "triggerhub/delivery/link.py",
     "triggerhub/functions/version.py",
     "connectors/triggerhub_*/connector.py",
+    "connectors/triggerhub_*/listener.py",
     "connectors/triggerhub_kafka/*.py",
 )
 _GIVING = frozenset(

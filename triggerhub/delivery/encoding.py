@@ -85,19 +85,18 @@ def encode_request(path: str, host: bytes, event: Event, request: Request) -> tu
     ``path`` is the function's own path and query. Header fields are sent as they came, but for
     those of the connection and those that the hub itself sets.
     """
-    event_id, data = event.id, event.data
-    if _MUST_ENCODE.search(event_id):
-        event_id = _encode(event_id)
+    event_id, data, subject = event.id, event.data, event.subject or ""
     if request.path or request.query or "?" in path:
         path = _target(path, request)
-    if _TARGET_BREAKING.search(path):
+    if _MUST_ENCODE.search(event_id + subject) or _TARGET_BREAKING.search(path):
+        event_id, subject = _encode(event_id), _encode(subject)
         path = _FIELD_BREAKING.sub("", path).replace(" ", "%20")
     source, kind = event.source, event.type
     # A client that makes up long ones does not fill the cache with them.
     of_many = _of_many if len(source) + len(kind) < 512 else _of_many.__wrapped__
     fields = of_many(source, kind, None)[1]
-    if event.subject is not None:
-        fields = f"{fields}ce-subject: {_encode(event.subject)}\r\n"
+    if subject:
+        fields = f"{fields}ce-subject: {subject}\r\n"
     if event.time is not None:
         fields = f"{fields}ce-time: {_time(event.time)}\r\n"
     if event.key is not None:
@@ -106,20 +105,21 @@ def encode_request(path: str, host: bytes, event: Event, request: Request) -> tu
         fields += _extension_fields(event.extensions)
     if data or request.method not in _WITHOUT_BODY:
         fields = f"{fields}content-length: {len(data)}\r\n"
-    parts: list[bytes] = []
+    parts = [b""]
     traced = False
     for name, value in request.headers:
         if name not in _NOT_PASSED_ON and name[:3] != b"ce-":
-            parts += (name, b": ", value, b"\r\n")
-            traced = traced or name == b"traceparent"
+            parts += name, b": ", value, b"\r\n"
+            if name == b"traceparent":
+                traced = True
     if not traced:
         fields = f"{fields}traceparent: {_trace(event.extensions.get('traceparent'))}\r\n"
     parts.append(b"\r\n")
-    head = (
+    parts[0] = (
         f"{request.method} {path} HTTP/1.1\r\nhost: {host.decode('latin-1')}\r\n{fields}"
         f"ce-id: {event_id}\r\nidempotency-key: {event_id}\r\ntriggerhub-attempt: 1\r\n"
-    )
-    return head.encode("latin-1") + b"".join(parts), data
+    ).encode("latin-1")
+    return b"".join(parts), data
 
 
 def _target(path: str, request: Request) -> str:

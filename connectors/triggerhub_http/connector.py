@@ -1,0 +1,155 @@
+"""Listens for HTTP requests: all HTTP triggers of a process share one server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from triggerhub.connector import Installation, Subscription
+from triggerhub.event import Reply, Request
+from triggerhub_http.listener import Listener
+from triggerhub_http.messages import Refusal, read_head, reply_fields, to_event
+from triggerhub_http.routes import Claim, PathError, Routes
+from triggerhub_http.server import Server
+from triggerhub_http.source import HTTPSource
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+
+class HTTPConnector:
+    """Requests to functions, and their answers back.
+
+    Use it as an async context manager around all calls of ``listen``. The server opens with the
+    first ``listen`` and stays open until the connector is left.
+    """
+
+    kind = "HTTPTrigger"
+    source = HTTPSource
+
+    def __init__(self, installation: Installation, *, patience: float = 30.0) -> None:
+        """``patience``: seconds that a client may take for a request's head, between two pieces
+        of its body, and to take in an answer."""
+        self._address = installation.listen
+        self._routes: Routes[Listener] = Routes()
+        self._server = Server(self._answer, patience=patience)
+
+    async def __aenter__(self) -> HTTPConnector:
+        await self._server.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._server.__aexit__(kind, error, trace)
+
+    @property
+    def port(self) -> int:
+        """Where the server listens. Raises RuntimeError before the first ``listen``."""
+        return self._server.port
+
+    async def listen(self, subscription: Subscription[HTTPSource]) -> None:
+        """Serve the subscription's route until cancelled; then requests under way end within
+        the grace time.
+
+        Raises ``OSError`` when the address cannot be listened on.
+        """
+        await self._server.open(self._address)
+        listener = Listener(subscription)
+        self._tell({listener.claim, *self._routes.add(listener.claim)})
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            listener.stop()
+            self._tell(self._routes.leave(listener.claim))
+            try:
+                await listener.drain()
+            finally:
+                self._tell(self._routes.remove(listener.claim))
+
+    def _tell(self, claims: Iterable[Claim[Listener]]) -> None:
+        for claim in claims:
+            claim.owner.tell()
+
+    async def _answer(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """The ASGI application. Ends quietly when the client is gone (cancelled)."""
+        assert scope["type"] == "http"
+        close = False
+        try:
+            try:
+                reply = await self._serve(scope, receive)
+            except Refusal as refusal:
+                reply = refusal.reply
+                # Whether a body comes that waits for leave is the client's choice: the next
+                # request could not be told from it (RFC 9110, section 10.1.1).
+                close = refusal.close or any(name == b"expect" for name, _ in scope["headers"])
+            fields = reply_fields(
+                reply, self._server.date, head_only=scope["method"] == "HEAD", close=close
+            )
+            await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+            await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+        except (asyncio.CancelledError, _Gone):
+            return
+
+    async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Reply:
+        """Raises ``Refusal`` or ``_Gone``."""
+        client = scope["client"]
+        head = read_head(
+            scope["headers"], scope["http_version"], client[0].encode() if client else b"unknown"
+        )
+        method, path, query = scope["method"], scope["raw_path"].decode(), scope["query_string"]
+        if path[0] != "/" or not query.isascii():
+            message = "found a malformed target, expected a path"
+            raise Refusal(400, "BadRequest", message, close=True)
+        try:
+            claim, rest, allowed = self._routes.find(head.host, path, method)
+        except PathError as error:
+            raise Refusal(400, "BadRequest", str(error)) from None
+        if claim is None:
+            raise _unserved(head.host, path, method, allowed)
+        listener = claim.owner
+        body = await _read_body(receive, head.length, listener.max_body) if head.body else b""
+        request = Request(method=method, path=rest, query=query.decode(), headers=tuple(head.kept))
+        return await listener.serve(to_event(listener.name, head, request, path, body))
+
+
+class _Gone(Exception):  # noqa: N818 - a fact about the client
+    """The client went away before its request was read."""
+
+
+async def _read_body(receive: ASGIReceiveCallable, length: int, limit: int) -> bytes:
+    """``length``: as announced, 0 where it is not. Raises ``Refusal`` (413) or ``_Gone``."""
+    if length > limit:
+        raise _too_large(f"{length} bytes", limit)
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _Gone
+        piece, more = message["body"], message["more_body"]
+        size += len(piece)
+        if size > limit:
+            raise _too_large("longer", limit)
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(found: str, limit: int) -> Refusal:
+    message = f"the body is {found}, expected at most {limit} bytes"
+    return Refusal(413, "BodyTooLarge", message, close=True)
+
+
+def _unserved(host: str, path: str, method: str, allowed: set[str]) -> Refusal:
+    if not allowed:
+        return Refusal(404, "NotFound", f"no trigger serves {path} on host {host or '-'}")
+    methods = ", ".join(sorted(allowed))
+    message = f"{path} does not take {method}, expected one of {methods}"
+    return Refusal(405, "MethodNotAllowed", message, (b"allow", methods.encode()))

@@ -1,0 +1,148 @@
+"""One subscription's requests: how many at once, in which order, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from triggerhub.connector import GivenBack, Subscription
+from triggerhub.event import Event, Outcome, Reply, Settled
+from triggerhub_http.messages import Refusal
+from triggerhub_http.routes import Claim
+from triggerhub_http.source import HTTPSource
+
+_RETRY = (b"retry-after", b"1")
+_WAITING_PER_IN_FLIGHT = 16
+
+
+class Listener:
+    """One subscription's requests."""
+
+    def __init__(self, subscription: Subscription[HTTPSource]) -> None:
+        source = subscription.source
+        self.claim: Claim[Listener] = Claim(
+            host=source.host or "",
+            path=source.path,
+            exact=source.path_type == "Exact",
+            methods=None if source.methods is None else frozenset(source.methods),
+            created=subscription.created,
+            name=subscription.name,
+            owner=self,
+        )
+        self._subscription = subscription
+        self._emit = subscription.emit
+        self._loop = asyncio.get_running_loop()
+        self.name = f"/http/{subscription.namespace}/{subscription.trigger}"
+        """The events' source."""
+        self.max_body = source.max_body
+        self._in_flight = subscription.in_flight
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._quiet: asyncio.Future[None] | None = None
+        self._stopping = False
+
+    def tell(self) -> None:
+        """Report whether this listener serves its route."""
+        if self._stopping:
+            return
+        holder = self.claim.holder
+        if holder is None:
+            self._subscription.report.connected()
+            return
+        other = holder.owner._subscription
+        self._subscription.report.disconnected(
+            "RouteTaken",
+            f"{self.claim.host}{self.claim.path} is held by {other.namespace}/{other.trigger} "
+            f"(function {other.function}) since {other.created:%Y-%m-%dT%H:%M:%SZ}; choose another "
+            "host, path or method",
+        )
+
+    async def serve(self, event: Event) -> Reply:
+        """Raises ``Refusal``; CancelledError when the client is gone."""
+        if self._stopping:
+            raise self._unavailable()
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            if self._busy < self._in_flight:
+                self._busy += 1
+            else:
+                await self._turn()
+            try:
+                outcome = await self._emit(event)
+            finally:
+                self._pass_on()
+        except GivenBack:
+            raise self._unavailable() from None
+        except asyncio.CancelledError:
+            if task in self._under_way:
+                raise
+            # The grace time is over, and the client still waits.
+            task.uncancel()
+            raise self._unavailable() from None
+        finally:
+            self._under_way.discard(task)
+            if self._quiet is not None and not self._under_way and not self._quiet.done():
+                self._quiet.set_result(None)
+        return _reply(outcome)
+
+    async def _turn(self) -> None:
+        """Wait until a delivery that ended passes its place on, in the order of arrival."""
+        if len(self._waiting) >= _WAITING_PER_IN_FLIGHT * self._in_flight:
+            raise Refusal(503, "Busy", f"{self.name}: too many requests wait", _RETRY)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._pass_on()
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else its client is gone
+                waiter.set_result(None)
+                return
+        self._busy -= 1
+
+    def stop(self) -> None:
+        """Take no further request."""
+        self._stopping = True
+
+    async def drain(self) -> None:
+        """Let requests under way end within the grace time; the rest is answered 503."""
+        self._emit.release()
+        try:
+            if self._under_way:
+                self._quiet = asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._quiet], timeout=self._subscription.grace)
+        finally:
+            late = list(self._under_way)
+            self._under_way.clear()
+            for task in late:
+                task.cancel()
+            self._emit.resume()
+
+    def _unavailable(self) -> Refusal:
+        return Refusal(503, "Stopping", f"{self.name} stops listening: try again", _RETRY)
+
+
+def _reply(outcome: Outcome) -> Reply:
+    reply = outcome.reply
+    if reply is None:
+        if outcome.settled in (Settled.ACCEPTED, Settled.FILTERED):
+            return Reply(204)
+        raise Refusal(502, "NoAnswer", "the function gave no answer")
+    if reply.truncated or not 200 <= reply.status <= 599:
+        found = "one that was cut short" if reply.truncated else f"status {reply.status}"
+        raise Refusal(
+            502, "BrokenAnswer", f"expected a whole answer of the function, found {found}"
+        )
+    return reply

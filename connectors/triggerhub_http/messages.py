@@ -1,0 +1,226 @@
+"""An HTTP request as an event, and an answer as header fields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from email.utils import formatdate
+from http import HTTPStatus
+from json import dumps
+from urllib.parse import unquote
+
+from triggerhub.cloudevents import STRUCTURED, CloudEventError, decode
+from triggerhub.event import EMPTY, Event, Reply, Request
+from triggerhub_http.ulid import Clock, chance
+
+Field = tuple[bytes, bytes]
+
+# RFC 9110, section 7.6.1, and what earlier ones called hop-by-hop (RFC 2616, section 13.5.1).
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_NOTED = frozenset({b"content-type", b"idempotency-key", b"ce-id", b"ce-specversion"})
+_SPECIAL = _HOP_BY_HOP | _FORWARDED | _NOTED | {b"host", b"content-length", b"expect"}
+_SPECIAL_IN_REPLY = _HOP_BY_HOP | {b"content-length", b"date"}
+_NO_BODY = frozenset({204, 304})  # RFC 9110, section 6.4.1
+_HTTP = (b"x-forwarded-proto", b"http")
+_CLOSE = (b"connection", b"close")
+_clock = Clock()
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+    """The hub's own answer: a status and one plain sentence."""
+
+    def __init__(
+        self, status: int, error: str, message: str, *fields: Field, close: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.close = close
+        """True: what follows on the connection cannot be read."""
+        body = dumps({"error": error, "message": message}, ensure_ascii=False).encode()
+        self.reply = Reply(status, ((b"content-type", b"application/json"), *fields), body)
+
+    def encoded(self) -> bytes:
+        """As the last answer on its connection."""
+        status, date = HTTPStatus(self.reply.status), formatdate(usegmt=True).encode()
+        fields = reply_fields(self.reply, (b"date", date), close=True)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (
+            status,
+            status.phrase.encode(),
+            b"".join(b"%b: %b\r\n" % field for field in fields),
+            self.reply.body,
+        )
+
+
+class Head:
+    """What a request's header fields say."""
+
+    __slots__ = ("body", "content_type", "event_id", "event_version", "host", "idempotency_key",
+                 "kept", "length")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.kept: list[Field] = []
+        """The end-to-end fields, and who called."""
+        self.host = ""
+        self.body = False
+        """Whether a body follows (RFC 9112, section 6.3)."""
+        self.length = 0
+        self.content_type: str | None = None
+        self.idempotency_key = ""
+        self.event_id = ""
+        self.event_version = ""
+
+
+def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head:
+    """Raises ``Refusal`` (400) unless there is one Host field (RFC 9112, section 3.2).
+
+    The client is appended to ``x-forwarded-for``; protocol and host are set where no proxy in
+    front set them already.
+    """
+    head = Head()
+    kept = head.kept
+    host: bytes | None = None
+    named: set[bytes] | None = None
+    forwarded: dict[bytes, bytes] | None = None
+    for pair in fields:
+        name = pair[0]
+        if name not in _SPECIAL:
+            kept.append(pair)
+        elif name == b"host":
+            if host is not None:
+                raise Refusal(400, "BadRequest", "found 2 Host fields, expected one", close=True)
+            host = pair[1]
+        elif name == b"connection":
+            named = (named or set()).union(map(bytes.strip, pair[1].lower().split(b",")))
+        elif name in _FORWARDED:
+            forwarded = forwarded or {}
+            before = forwarded.get(name)
+            forwarded[name] = pair[1] if before is None else b"%b, %b" % (before, pair[1])
+        else:
+            _note(head, pair)
+    if host is not None:
+        head.host = host.decode("latin-1")
+    elif http_version == "1.1":
+        raise Refusal(400, "BadRequest", "found 0 Host fields, expected one", close=True)
+    if named is not None and not named.isdisjoint(pair[0] for pair in kept):
+        kept[:] = [pair for pair in kept if pair[0] not in named]
+    if forwarded is not None:
+        _append_forwarded(kept, forwarded, client, host)
+    else:
+        kept.append((b"x-forwarded-for", client))
+        kept.append(_HTTP)
+        if host:
+            kept.append((b"x-forwarded-host", host))
+    return head
+
+
+def _note(head: Head, pair: Field) -> None:
+    name, value = pair
+    if name == b"content-length":
+        head.length = int(value)
+        head.body = head.length > 0
+    elif name == b"transfer-encoding":
+        head.body = True
+    elif name in _NOTED:
+        head.kept.append(pair)
+        text = _text(value)
+        if name == b"content-type":
+            head.content_type = text
+        elif name == b"idempotency-key":
+            head.idempotency_key = text
+        elif name == b"ce-id":
+            head.event_id = unquote(text)
+        else:
+            head.event_version = text
+
+
+def _append_forwarded(
+    kept: list[Field], before: dict[bytes, bytes], client: bytes, host: bytes | None
+) -> None:
+    first = before.get(b"x-forwarded-for")
+    kept.append((b"x-forwarded-for", client if first is None else b"%b, %b" % (first, client)))
+    kept.append((b"x-forwarded-proto", before.get(b"x-forwarded-proto", b"http")))
+    host = before.get(b"x-forwarded-host") or host
+    if host:
+        kept.append((b"x-forwarded-host", host))
+
+
+def to_event(source: str, head: Head, request: Request, path: str, body: bytes) -> Event:
+    """The request as an event; one that is a CloudEvent already, in binary or structured mode,
+    keeps its own attributes. Raises ``Refusal`` (400) for one that is malformed."""
+    kind = head.content_type
+    if head.event_version or (kind is not None and kind.lower().startswith(STRUCTURED)):
+        return _cloud_event(head, request, body)
+    moment, prefix = _clock.read(time.time())
+    return Event(
+        id=head.idempotency_key or head.event_id or prefix + chance(),
+        source=source,
+        type="dev.triggerhub.http.request",
+        data=body,
+        datacontenttype=kind,
+        subject=path,
+        time=moment,
+        extensions=EMPTY,
+        request=request,
+    )
+
+
+def _cloud_event(head: Head, request: Request, body: bytes) -> Event:
+    try:
+        (event,) = decode(request.headers, body)
+    except CloudEventError as error:
+        raise Refusal(400, "BadCloudEvent", f"a malformed CloudEvent: {error}") from None
+    # The function gets the request as it came: what a structured one holds is not taken out.
+    return replace(event, data=body, datacontenttype=head.content_type, request=request)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def reply_fields(
+    reply: Reply, date: Field, *, head_only: bool = False, close: bool = False
+) -> list[Field]:
+    """An answer's end-to-end fields, ``date`` unless it has one, and its length. ``head_only``:
+    it answers a HEAD request."""
+    fields = []
+    named: set[bytes] | None = None
+    length: bytes | None = None
+    for pair in reply.headers:
+        name = pair[0]
+        if name not in _SPECIAL_IN_REPLY:
+            fields.append(pair)
+        elif name == b"date":
+            date = pair
+        elif name == b"connection":
+            if pair[1] != b"keep-alive":
+                named = (named or set()).union(map(bytes.strip, pair[1].lower().split(b",")))
+        elif name == b"content-length":
+            length = pair[1]
+    if named is not None:
+        fields = [pair for pair in fields if pair[0] not in named]
+    fields.append(date)
+    if reply.status not in _NO_BODY:
+        if reply.body or not head_only:
+            length = b"%d" % len(reply.body)
+        if length is not None:
+            fields.append((b"content-length", length))
+    if close:
+        fields.append(_CLOSE)
+    return fields

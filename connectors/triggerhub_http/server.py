@@ -1,0 +1,171 @@
+"""The HTTP server: uvicorn on sockets of our own, within a process that it does not own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import socket
+from collections.abc import Iterator
+from email.utils import formatdate
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from triggerhub_http.outbox import Outbox
+from triggerhub_http.protocol import Protocol
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+    from triggerhub_http.messages import Field
+
+_ENDING = 2.0
+"""Seconds that answers under way get to be written when the server stops."""
+
+
+class Server:
+    """Listens on one address; an async context manager around ``open`` and all connections."""
+
+    def __init__(self, app: ASGI3Application, *, patience: float) -> None:
+        """``patience``: seconds that a client may take for a request's head, between two pieces
+        of its body, and to take in an answer."""
+        self._inner = _Uvicorn(app, patience)
+        self._sockets: list[socket.socket] = []
+        self._opening = asyncio.Lock()
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Server:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._inner.leave.set()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    @property
+    def port(self) -> int:
+        """Raises RuntimeError unless open."""
+        if not self._sockets:
+            raise RuntimeError("the server does not listen yet")
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def date(self) -> Field:
+        """The ``date`` field, set anew every second."""
+        return self._inner.date
+
+    async def open(self, address: str) -> None:
+        """Listen, unless that is done already. Raises ``OSError`` with a sentence for the user;
+        the next call tries again."""
+        host, separator, port = address.rpartition(":")
+        if not separator or not port.isdecimal() or int(port) > 65535:
+            raise OSError(f"cannot listen on {address!r}: expected host:port")
+        async with self._opening:
+            if self._sockets:
+                return
+            try:
+                self._sockets = await _bind(host.strip("[]"), int(port))
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"cannot listen on {address}: {_reason(error)}; choose another with --listen",
+                ) from None
+            self._tasks.create_task(self._inner.serve(self._sockets))
+            await self._inner.up.wait()
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(self, app: ASGI3Application, patience: float) -> None:
+        http: Any = functools.partial(Protocol, Outbox())
+        super().__init__(
+            uvicorn.Config(
+                app, http=http, interface="asgi3", ws="none", lifespan="off", log_config=None,
+                access_log=False, proxy_headers=False, server_header=False, date_header=False,
+                backlog=2048,
+            )
+        )  # fmt: skip
+        self._patience = patience
+        self.up = asyncio.Event()
+        self.leave = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Signals are the hub's.
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    async def main_loop(self) -> None:
+        """What is due once a second: the date, and clients that went silent."""
+        loop = asyncio.get_running_loop()
+        while not self.leave.is_set():
+            self.date = (b"date", formatdate(usegmt=True).encode())
+            now = loop.time()
+            for connection in self._connections():
+                connection.expire(now, self._patience)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(1.0, self._patience / 4)):
+                    await self.leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers under way be written, then end every connection (uvicorn's own leaves
+        those open that are not done in time)."""
+        for server in self.servers:
+            server.close()
+        for connection in self._connections():
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _ENDING
+        while self.server_state.tasks:
+            if loop.time() > end:
+                for connection in self._connections():
+                    connection.transport.abort()
+            await asyncio.wait(tuple(self.server_state.tasks), timeout=0.02)
+        for server in self.servers:
+            await server.wait_closed()
+
+    def _connections(self) -> list[Protocol]:
+        return [one for one in self.server_state.connections if isinstance(one, Protocol)]
+
+
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets, one for each of the host's addresses (empty: all of this machine)."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            sockets.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(2048)
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use (another triggerhub, or another program)"
+    # The text of a name that is not found is no errno's.
+    return os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+"""``spec.source`` of an HTTPTrigger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from triggerhub_http import HTTPSource
+
+
+def test_an_empty_source_takes_everything() -> None:
+    source = HTTPSource.model_validate({})
+    assert (source.host, source.path, source.path_type) == (None, "/", "Prefix")
+    assert source.methods is None
+    assert source.max_body == 2**20
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, 0),
+        (10, 10),
+        ("10", 10),
+        ("512Ki", 2**19),
+        ("1k", 1000),
+        ("2M", 2 * 10**6),
+        ("1Gi", 2**30),
+    ],
+)
+def test_a_size_is_bytes_or_a_quantity(size: int | str, expected: int) -> None:
+    assert HTTPSource.model_validate({"maxBodySize": size}).max_body == expected
+
+
+def test_a_host_is_compared_in_lower_case() -> None:
+    assert HTTPSource.model_validate({"host": "*.Example.COM"}).host == "*.example.com"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"host": "api.example.com:80"}, "expected a host name without port"),
+        ({"host": "a.*.com"}, "expected a host name"),
+        ({"host": ""}, "expected a host name"),
+        ({"path": "orders"}, "begins with '/'"),
+        ({"path": "/a?b=c"}, "no query"),
+        ({"path": "/a b"}, "percent-encoded"),
+        ({"path": "/a/../b"}, "'.' or '..'"),
+        ({"pathType": "ImplementationSpecific"}, "'Prefix' or 'Exact'"),
+        ({"methods": []}, "at least 1 item"),
+        ({"methods": ["get"]}, "found 'get', expected a method in upper case"),
+        ({"maxBodySize": "1MB"}, "found '1MB', expected bytes or a quantity"),
+        ({"maxBodySize": -1}, "found -1"),
+        ({"mode": "Async"}, "mode"),
+    ],
+)
+def test_what_cannot_work_is_refused(fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        HTTPSource.model_validate(fields)
+    assert expected in str(caught.value)
