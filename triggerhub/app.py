@@ -13,6 +13,7 @@ import structlog
 import uvloop
 
 from triggerhub import __version__
+from triggerhub.admin.access import split_address
 from triggerhub.admin.api import serve
 from triggerhub.admin.view import View
 from triggerhub.connector import Installation
@@ -39,6 +40,7 @@ def run(settings: Settings, picture: Picture | None = None) -> None:
     Raises ``OSError`` (``StoreError``, address in use, a path that is not there) with one plain
     sentence when it cannot start.
     """
+    split_address(settings.listen, "--listen")  # only a trigger's condition would say so later
     with (
         lock_directory(settings.data),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

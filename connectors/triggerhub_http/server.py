@@ -126,15 +126,23 @@ class _Uvicorn(uvicorn.Server):
             server.close()
         for connection in self._connections():
             connection.shutdown()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _ENDING
-        while self.server_state.tasks:
-            if loop.time() > end:
-                for connection in self._connections():
-                    connection.transport.abort()
-            await asyncio.wait(tuple(self.server_state.tasks), timeout=0.02)
+        if not await self._quiet():
+            for connection in self._connections():
+                connection.transport.abort()
+            if not await self._quiet():
+                for task in self.server_state.tasks:
+                    task.cancel()
+                await self._quiet()
         for server in self.servers:
             await server.wait_closed()
+
+    async def _quiet(self) -> bool:
+        """Whether every answer has ended soon."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _ENDING
+        while self.server_state.tasks and loop.time() < end:
+            await asyncio.wait(tuple(self.server_state.tasks), timeout=0.02)
+        return not self.server_state.tasks
 
     def _connections(self) -> list[Protocol]:
         return [one for one in self.server_state.connections if isinstance(one, Protocol)]
