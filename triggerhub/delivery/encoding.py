@@ -41,24 +41,26 @@ def head_prefix(path: str, host: bytes, agent: str) -> str:
 
 def encode_binary(prefix: str, event: Event, attempt: int, extra: str = "") -> tuple[bytes, bytes]:
     """Head and body in binary content mode; the body is the event's data, byte for byte."""
-    event_id, data = event.id, event.data
+    event_id, key, data = event.id, event.key, event.data
     if _MUST_ENCODE.search(event_id):
         event_id = _encode(event_id)
     source, fields = _of_many(event.source, event.type, event.datacontenttype)
-    if event.key is not None:
-        key = event.key
+    more = ""
+    if key is not None:
         plain = key.isascii() and key.isalnum()
-        fields = f"{fields}ce-partitionkey: {key if plain else _encode(key)}\r\n"
+        more = f"ce-partitionkey: {key if plain else _encode(key)}\r\n"
     if event.time is not None:
-        fields = f"{fields}ce-time: {_time(event.time)}\r\n"
+        more += _time(event.time)
     if event.subject is not None:
-        fields = f"{fields}ce-subject: {_encode(event.subject)}\r\n"
+        more += f"ce-subject: {_encode(event.subject)}\r\n"
     if event.extensions:
-        fields += _extension_fields(event.extensions)
+        more += _extension_fields(event.extensions)
+        trace = _trace(event.extensions.get("traceparent"))
+    else:
+        trace = _new_trace()
     return (
-        f"{prefix}{fields}ce-id: {event_id}\r\nidempotency-key: {source}/{event_id}\r\n"
-        f"triggerhub-attempt: {attempt}\r\n"
-        f"traceparent: {_trace(event.extensions.get('traceparent'))}\r\n"
+        f"{prefix}{fields}{more}ce-id: {event_id}\r\nidempotency-key: {source}/{event_id}\r\n"
+        f"triggerhub-attempt: {attempt}\r\ntraceparent: {trace}\r\n"
         f"content-length: {len(data)}\r\n{extra}\r\n"
     ).encode("latin-1"), data
 
@@ -98,7 +100,7 @@ def encode_request(path: str, host: bytes, event: Event, request: Request) -> tu
     if subject:
         fields = f"{fields}ce-subject: {subject}\r\n"
     if event.time is not None:
-        fields = f"{fields}ce-time: {_time(event.time)}\r\n"
+        fields += _time(event.time)
     if event.key is not None:
         fields = f"{fields}ce-partitionkey: {_encode(event.key)}\r\n"
     if event.extensions:
@@ -192,13 +194,13 @@ def _of_many(source: str, kind: str, content_type: str | None) -> tuple[str, str
 
 
 def _time(moment: datetime) -> str:
-    """RFC 3339. A busy source gives many events the same moment, and the same object."""
+    """The header field. A busy source gives many events the same moment, and the same object."""
     known = _times.get(id(moment))
     if known is not None and known[0] is moment:
         return known[1]
     if len(_times) >= 256:
         _times.clear()
-    text = format_time(moment)
+    text = f"ce-time: {format_time(moment)}\r\n"
     _times[id(moment)] = moment, text
     return text
 
@@ -222,5 +224,9 @@ def _trace(given: str | None) -> str:
     """W3C trace context: the parent that came with the event, else a new root."""
     if given is not None and _TRACEPARENT.fullmatch(given):
         return given
+    return _new_trace()
+
+
+def _new_trace() -> str:
     chance = f"{random.getrandbits(64):016x}"
     return f"00-{_TRACE}{chance}-{chance}-01"
