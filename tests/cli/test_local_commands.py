@@ -68,6 +68,16 @@ async def test_a_hub_that_must_not_be_open_does_not_start(tmp_path: Path) -> Non
     assert "Traceback" not in ran.err
 
 
+async def test_an_address_that_is_none_is_refused_at_start(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    ran = await run(
+        "run", "-f", str(tmp_path / "m"), "--data", str(tmp_path / "d"),
+        "--admin", "127.0.0.1:0", "--listen", "nonsense",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert "--listen: found 'nonsense', expected host:port" in ran.err
+
+
 async def test_connectors_show_kind_and_version() -> None:
     ran = await run("connectors", "-o", "json")
     assert ran.code == 0
