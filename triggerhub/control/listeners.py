@@ -29,8 +29,9 @@ HEALTHY = 60.0
 @dataclass(slots=True)
 class SourceState:
     """How one listener stands: what its connector reported last. Also the ``Report`` given to
-    the connector."""
+    the connector. A turn for the worse, and the one back, is a log line."""
 
+    binding: str = ""
     attached: bool | None = None
     """None: nothing reported yet."""
     reason: str = "Connecting"
@@ -42,11 +43,14 @@ class SourceState:
     """The source half of the manifest cannot work (``SpecError``)."""
 
     def connected(self) -> None:
+        if self.attached is False:
+            log.info("listener.connected", binding=self.binding)
         self.attached, self.reason, self.message, self.refused = True, "Connected", "", False
 
     def disconnected(self, reason: str, message: str = "") -> None:
         if (self.attached, self.reason) != (False, reason):
             self.errors += 1
+            log.warning("listener.disconnected", binding=self.binding, reason=reason, error=message)
         self.attached, self.reason, self.message = False, reason, message
 
     def lag(self, events: float) -> None:
@@ -113,7 +117,7 @@ class Listeners:
                 self._stop(name, slot)
         for name, listening in table.items():
             if name not in self._slots:
-                state = SourceState()
+                state = SourceState(name)
                 task = self._tasks.create_task(
                     self._listen(listening, state, self._stopping.get(name)), name=name
                 )
@@ -155,7 +159,6 @@ class Listeners:
             except SpecError as error:
                 state.disconnected("InvalidSource", str(error))
                 state.refused = True
-                log.warning("listener.refused", binding=listening.name, error=str(error))
                 await asyncio.Event().wait()
             except GivenBack:
                 # The binding goes: converge cancels this listener next.
@@ -171,11 +174,8 @@ class Listeners:
         while isinstance(leaf, BaseExceptionGroup) and leaf.exceptions:
             leaf = leaf.exceptions[0]
         message = str(leaf) or type(leaf).__name__
-        if state.attached is not False or state.message != message:
-            unforeseen = not isinstance(leaf, OSError | ValueError)
-            log.warning(
-                "listener.failed", binding=listening.name, error=message, exc_info=unforeseen
-            )
+        if not isinstance(leaf, OSError | ValueError) and state.message != message:
+            log.warning("listener.failed", binding=listening.name, error=message, exc_info=True)
         # A reason that the connector itself gave says more than that it failed.
         state.disconnected(state.reason if state.attached is False else "SourceFailed", message)
 
