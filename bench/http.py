@@ -27,8 +27,9 @@ from typing import Any
 import uvicorn
 
 from bench.measure import Row, machine
-from bench.sink import free_port, nginx_sink
+from bench.sink import nginx_sink
 from integration.hub import function, running, trigger
+from integration.servers import free_port
 from triggerhub.delivery.transport import Transport, parse_endpoint
 
 CONNECTIONS = 64

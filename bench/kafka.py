@@ -21,10 +21,10 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from bench.measure import Row
-from bench.sink import free_port, nginx_sink
+from bench.sink import nginx_sink
 from integration.hub import Hub, function, running, trigger
 from integration.kafka_tools import create_topic
-from integration.servers import Kafka
+from integration.servers import Kafka, free_port
 from triggerhub.delivery.transport import Transport, parse_endpoint
 
 RECORDS = 60_000

@@ -35,14 +35,6 @@ http {{
 """
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def nginx_sink(port: int, *, workers: int = 1) -> Iterator[str]:
     """Run nginx on 127.0.0.1 for the block; yields its URL. Raises RuntimeError with what it

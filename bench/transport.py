@@ -24,7 +24,8 @@ from pathlib import Path
 import uvloop
 
 from bench.measure import Row
-from bench.sink import free_port, nginx_sink
+from bench.sink import nginx_sink
+from integration.servers import free_port
 from triggerhub.delivery.transport import Transport, parse_endpoint
 
 _BODY = b"x" * 256

@@ -15,11 +15,10 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Order,
-    Position,
-    PositionConflict,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
+from triggerhub.testing.fakes import MemoryPositions
 
 ACCEPTED = Outcome(Settled.ACCEPTED)
 
@@ -67,34 +66,6 @@ class FakeEmit:
 
     def data(self) -> list[bytes]:
         return [event.data for event in self.accepted]
-
-
-class MemoryPositions:
-    """Positions in a dict."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Position] = {}
-        self._claims: set[str] = set()
-
-    async def load(self, prefix: str = "") -> dict[str, Position]:
-        return {key: held for key, held in self._held.items() if key.startswith(prefix)}
-
-    async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
-        revision = self._held[key].revision if key in self._held else 0
-        if expect is not None and expect != revision:
-            raise PositionConflict(key)
-        self._held[key] = Position(value, revision + 1)
-        return revision + 1
-
-    async def delete(self, key: str) -> None:
-        self._held.pop(key, None)
-
-    async def claim(self, key: str, ttl: float) -> bool:
-        self._claims.add(key)
-        return True
-
-    async def release(self, key: str) -> None:
-        self._claims.discard(key)
 
 
 class FakeReport:

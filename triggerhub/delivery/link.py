@@ -105,9 +105,7 @@ class Link:
                 return await self._persist(*self._began(event, wall, began, None, error))
             if not 200 <= reply.status < 300:
                 return await self._persist(*self._began(event, wall, began, reply, None))
-            self.tally.accept(event, wall, time.perf_counter() - began, reply.status)
-            if self._problems or self._waits.troubled:
-                self._well()
+            self._accept(event, wall, began, reply.status)
             return _ACCEPTED
         except BaseException:
             self.tally.given_back += 1
@@ -261,9 +259,7 @@ class Link:
             if reply.truncated:
                 raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
             if 200 <= reply.status < 300:
-                self.tally.accept(event, wall, time.perf_counter() - began, reply.status)
-                if self._problems or self._waits.troubled:
-                    self._well()
+                self._accept(event, wall, began, reply.status)
                 return Outcome(Settled.ACCEPTED, reply)
         except (Away, NoReply, BrokenReply) as error:
             failure, reply = error, None
@@ -274,6 +270,12 @@ class Link:
         self.tally.given_back += 1
         self._store.journal.note(self._remember(course, None))
         return Outcome(None, reply if reply is not None else _hub_reply(target, failure))
+
+    def _accept(self, event: Event, wall: float, began: float, status: int) -> None:
+        """The first attempt was accepted."""
+        self.tally.accept(event, wall, time.perf_counter() - began, status)
+        if self._problems or self._waits.troubled:
+            self._well()
 
     def _remember(self, course: Course, settled: Settled | None) -> Delivery:
         delivery = course.account(self.name, settled, time.time())
