@@ -26,8 +26,9 @@ unit: .venv/.dev ## the fast tests: no servers, under a minute
 integration: .venv/.dev servers ## the same promises against real servers
 	$(BIN)/pytest integration
 
-servers: ## the tools that get and start the real servers
+servers: .venv/.dev ## the tools that get and start the real servers
 	@./integration/install-tools
+	@$(BIN)/python -m integration.kubernetes_programs >/dev/null
 
 bench: .venv/.dev ## the figures of the README, side by side in one run
 	@./integration/install-tools bench

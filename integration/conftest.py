@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from integration.kubernetes import ApiServer, Cluster
 from integration.servers import Kafka
+
+CRDS = Path(__file__).parent.parent / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,31 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A Kubernetes API server without nodes, started; it knows our kinds."""
+    server = ApiServer(tmp_path_factory.mktemp("kubernetes"))
+    try:
+        server.start()
+        server.kubectl("apply", "-f", str(CRDS))
+        server.kubectl("wait", "--for=condition=Established", "-f", str(CRDS), "--timeout=30s")
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def namespace(apiserver: ApiServer) -> Iterator[str]:
+    """One of the test's own; what is in it goes afterwards."""
+    name = f"it-{uuid4().hex[:8]}"
+    apiserver.kubectl("create", "namespace", name)
+    yield name
+    apiserver.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """A cluster in which pods run."""
+    return Cluster.named(tmp_path_factory.mktemp("cluster"))

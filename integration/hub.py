@@ -39,15 +39,25 @@ class Account:
 
 
 class Hub:
-    """`triggerhub run` on a folder of manifests, with addresses and data of its own."""
+    """`triggerhub run`, with addresses and data of its own: on a folder of manifests, or on the
+    API server that a kubeconfig names."""
 
-    def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        kubeconfig: Path | None = None,
+    ) -> None:
         self.manifests = folder / "manifests"
         self.data = folder / "data"
         self.log = folder / "hub.log"
         self.manifests.mkdir(parents=True, exist_ok=True)
         self.listen = f"127.0.0.1:{free_port()}"
         self.admin = f"127.0.0.1:{free_port()}"
+        self._source = (
+            ["-f", str(self.manifests)] if kubeconfig is None else ["--kubeconfig", str(kubeconfig)]
+        )
         self._options = options
         self._env = os.environ | (env or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +71,7 @@ class Hub:
         """Start it, and wait until it says that it is ready (bounded)."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "triggerhub", "run", "-f", str(self.manifests),
+                [sys.executable, "-m", "triggerhub", "run", *self._source,
                  "--data", str(self.data), "--listen", self.listen, "--admin", self.admin,
                  *self._options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,
@@ -227,10 +237,14 @@ class Hub:
 
 @contextmanager
 def running(
-    folder: Path, *options: str, start: bool = True, env: dict[str, str] | None = None
+    folder: Path,
+    *options: str,
+    start: bool = True,
+    env: dict[str, str] | None = None,
+    kubeconfig: Path | None = None,
 ) -> Iterator[Hub]:
     """A hub that is ended with the block, whatever happens."""
-    hub = Hub(folder, *options, env=env)
+    hub = Hub(folder, *options, env=env, kubeconfig=kubeconfig)
     try:
         if start:
             hub.start()

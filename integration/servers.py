@@ -88,12 +88,17 @@ def free_port() -> int:
         return port
 
 
+def cache() -> Path:
+    """The folder ``triggerhub`` of the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triggerhub"
+
+
 def cached(name: str, fill: Callable[[Path], None]) -> Path:
     """The folder ``triggerhub/<name>`` of the user's cache; ``fill`` makes it where it is not.
 
     It appears whole or not at all, also when two processes fill it at once.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triggerhub"
+    root = cache()
     folder = root / name
     if folder.is_dir():
         return folder

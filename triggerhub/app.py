@@ -6,8 +6,15 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -17,16 +24,21 @@ from triggerhub.admin.access import split_address
 from triggerhub.admin.api import serve
 from triggerhub.admin.view import View
 from triggerhub.connector import Installation
-from triggerhub.control.listeners import Listeners
-from triggerhub.control.plugins import installed_kinds
-from triggerhub.control.reconciler import Reconciler
+from triggerhub.control.changes import Changes
+from triggerhub.control.listeners import Listeners, at_once
+from triggerhub.control.plugins import Kind, installed_kinds
+from triggerhub.control.reconciler import Reconciler, ResourceSource
 from triggerhub.control.sources.files import FolderSource
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.transport import Transport
+from triggerhub.functions.absent import NoCode
 from triggerhub.functions.processes import Processes
 from triggerhub.settings import Settings
 from triggerhub.store.directory import lock_directory
 from triggerhub.store.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from triggerhub.cluster.cluster import Cluster
 
 log = structlog.get_logger()
 
@@ -52,38 +64,82 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
     """The running hub. Stops in order: listeners drain while all else still works, then the
     code functions end, then the store closes."""
     kinds = installed_kinds()
-    source = FolderSource(settings.paths, kinds)
     with _signals() as stop:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SQLiteStore(settings.data))
             transport = Transport(max_connections=1024)
             stack.push_async_callback(transport.close)
-            dispatcher = Dispatcher(transport, store)
+            changes = Changes()
+            dispatcher = Dispatcher(transport, store, changed=changes.binding)
+            place = await stack.enter_async_context(
+                _folder(settings, kinds, wake=lambda: reconciler.wake())
+                if settings.paths
+                else _cluster(settings, kinds)
+            )
             listeners = Listeners(
                 kinds,
                 Installation(listen=settings.listen, environ=dict(os.environ)),
                 dispatcher,
                 store,
                 grace=settings.grace,
+                turn=place.turn,
+                changed=changes.binding,
             )
-            processes = Processes(
-                settings.data.absolute() / "functions", changed=lambda: reconciler.wake()
+            reconciler = Reconciler(
+                place.source,
+                kinds,
+                dispatcher,
+                listeners,
+                place.code,
+                changes,
+                environ=place.environ,
             )
-            reconciler = Reconciler(source, kinds, dispatcher, listeners, processes)
-            await stack.enter_async_context(processes)
-            view = View(reconciler, dispatcher, listeners, store, processes)
+            watch = None if place.cluster is None else place.cluster.source
+            view = View(reconciler, dispatcher, listeners, store, place.code, watch)
             await stack.enter_async_context(serve(view, settings))
             await stack.enter_async_context(listeners)
             if picture is not None:
                 await stack.enter_async_context(picture(view))
-            await _until(stop, reconciler)
+            duties = [reconciler.run()]
+            if place.cluster is not None:
+                duties.append(place.cluster.run(reconciler, listeners, dispatcher, changes))
+            await _until(stop, duties)
             log.info("hub.stopping", grace=settings.grace)
     log.info("hub.stopped")
 
 
-async def _until(stop: asyncio.Event, reconciler: Reconciler) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where manifests come from, and what depends on that."""
+
+    source: ResourceSource
+    code: Processes | NoCode
+    turn: Callable[[], Awaitable[float]] = at_once
+    environ: Mapping[str, str] | None = None
+    cluster: Cluster | None = None
+
+
+@asynccontextmanager
+async def _folder(
+    settings: Settings, kinds: Mapping[str, Kind], wake: Callable[[], None]
+) -> AsyncIterator[_Place]:
+    source = FolderSource(settings.paths, kinds)
+    async with Processes(settings.data.absolute() / "functions", changed=wake) as processes:
+        yield _Place(source=source, code=processes, environ=dict(os.environ))
+
+
+@asynccontextmanager
+async def _cluster(settings: Settings, kinds: Mapping[str, Kind]) -> AsyncIterator[_Place]:
+    # Its client is large, and slow to import: a hub of a folder does without.
+    from triggerhub.cluster.cluster import connected
+
+    async with connected(settings, kinds) as cluster:
+        yield _Place(source=cluster.source, code=NoCode(), turn=cluster.turn, cluster=cluster)
+
+
+async def _until(stop: asyncio.Event, duties: list[Coroutine[None, None, None]]) -> None:
     async with asyncio.TaskGroup() as tasks:
-        reconciling = tasks.create_task(reconciler.run())
+        running = [tasks.create_task(duty) for duty in duties]
         log.info("hub.started", version=__version__, pid=os.getpid())
         # What was made at start stays: the collector need not walk it again and again.
         gc.collect()
@@ -91,7 +147,8 @@ async def _until(stop: asyncio.Event, reconciler: Reconciler) -> None:
         # Events make no cycles: looking for some at every 700 objects found nothing, often.
         gc.set_threshold(20_000, 20, 20)
         await stop.wait()
-        reconciling.cancel()
+        for duty in running:
+            duty.cancel()
 
 
 @contextmanager

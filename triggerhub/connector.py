@@ -6,13 +6,14 @@ functions, retries or metrics. ``docs/writing-a-connector.md`` walks through one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from triggerhub.event import EMPTY, Event, Outcome
 
@@ -48,8 +49,78 @@ class SourceModel(BaseModel):
     )
 
 
+class Cleanup(StrEnum):
+    """For a field ``cleanup`` of a source model whose connector is a ``Cleaner``: what becomes of
+    what the source keeps for a binding when its trigger is deleted."""
+
+    KEEP = "Keep"
+    DELETE = "Delete"
+
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+
+
+class KeyRef(SourceModel):
+    """One entry of a Secret or ConfigMap in the trigger's namespace."""
+
+    name: str = Field(
+        max_length=253,
+        pattern=rf"^{_LABEL}(\.{_LABEL})*$",
+        description="The object's name.",
+    )
+    key: str = Field(
+        max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The entry's key in its data."
+    )
+
+
+class Reference(SourceModel):
+    """A value that is kept elsewhere: fields of a source model that hold secrets have this type.
+    ``Subscription.value`` gives what it stands for; when that changes, the listener is started
+    anew."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "A value that is kept elsewhere: exactly one of its fields.",
+            # A rule in CEL would be too dear for an API server where there may be many.
+            "minProperties": 1,
+            "maxProperties": 1,
+        }
+    )
+
+    secret_ref: KeyRef | None = Field(
+        default=None, alias="secretRef", description="An entry of a Secret."
+    )
+    config_map_ref: KeyRef | None = Field(
+        default=None, alias="configMapRef", description="An entry of a ConfigMap."
+    )
+    env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="An environment variable of the hub; only for manifests in a folder.",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Reference:
+        names = {"secretRef": self.secret_ref, "configMapRef": self.config_map_ref, "env": self.env}
+        found = [name for name, value in names.items() if value is not None]
+        if len(found) != 1:
+            raise ValueError(
+                f"found {' and '.join(found) or 'none'}, expected exactly one of {', '.join(names)}"
+            )
+        return self
+
+    def __str__(self) -> str:
+        if self.env is not None:
+            return f"environment variable {self.env}"
+        reference = self.secret_ref or self.config_map_ref
+        assert reference is not None
+        kind = "Secret" if self.secret_ref else "ConfigMap"
+        return f"key {reference.key} of {kind} {reference.name}"
+
+
 S = TypeVar("S", bound=BaseModel)
 S_co = TypeVar("S_co", bound=BaseModel, covariant=True)
+S_contra = TypeVar("S_contra", bound=BaseModel, contravariant=True)
 
 
 class Emit(Protocol):
@@ -110,6 +181,10 @@ class Report(Protocol):
         """How many events wait in the source, as far as it can tell."""
 
 
+async def _at_once() -> float:
+    return math.inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription(Generic[S_co]):
     """One binding's listening half, as its connector sees it."""
@@ -129,6 +204,21 @@ class Subscription(Generic[S_co]):
     report: Report
     created: datetime
     """Creation time of the trigger: where two claim one thing, the older keeps it."""
+    values: Mapping[Reference, bytes] = field(default_factory=dict, repr=False)
+    """What the references in ``source`` stand for."""
+    turn: Callable[[], Awaitable[float]] = _at_once
+    """For a source that spreads nothing among replicas by itself (a clock): wait until this
+    process is the one that acts for them all. Returns the time (seconds since the epoch) since
+    when what falls due is its own; infinity: from now on. Loses it only together with the
+    listener, which is cancelled then and started anew."""
+
+    def value(self, reference: Reference) -> bytes:
+        """What a reference stands for. Raises LookupError for one that is not in ``source``, and
+        in a clean-up for one whose Secret or ConfigMap is gone."""
+        value = self.values.get(reference)
+        if value is None:
+            raise LookupError(f"{reference} is not there")
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +249,13 @@ class Connector(Protocol[S]):
         Raise what fails: the hub calls again, with backoff, and says why in the trigger's
         condition. Raise ``SpecError`` for what no repetition cures.
         """
+
+
+class Cleaner(Protocol[S_contra]):
+    """A connector whose sources keep something for a binding, such as a consumer group, may also
+    be this. Its model then has a field ``cleanup: Cleanup``."""
+
+    async def clean_up(self, subscription: Subscription[S_contra]) -> None:
+        """Remove what the source keeps for this binding; no error when there is nothing. Called
+        after ``listen`` ended here, perhaps while another replica still listens: raise, and it
+        is called again, with backoff and within a limit. The hub's own positions go with it."""

@@ -11,7 +11,13 @@ class Settings:
     """Of one `triggerhub run`. Addresses are ``host:port``; port 0 takes a free one."""
 
     paths: tuple[Path, ...]
-    """Folders and files of manifests."""
+    """Folders and files of manifests; none: from a Kubernetes API server."""
+    namespace: str | None = None
+    """Of the cluster, the one namespace whose manifests are meant; None: all."""
+    kubeconfig: Path | None = None
+    """None: the account of the pod, where this is one, else as kubectl finds it."""
+    context: str | None = None
+    """Of the kubeconfig; None: its current one."""
     data: Path = Path(".triggerhub")
     listen: str = "127.0.0.1:8080"
     admin: str = "127.0.0.1:9090"

@@ -85,14 +85,16 @@ class _Listener:
         async with Window(replace(self._subscription, emit=self)) as window:
             for due in pending:
                 await window.put(self._event(due), _nothing)
-            await self._tick(window, max(self._last, *pending, 0))
+            since = await self._subscription.turn()
+            await self._tick(window, since, max(self._last, *pending, 0))
 
-    async def _tick(self, window: Window, fired: int) -> None:
-        """Fire what falls due later than ``fired``."""
+    async def _tick(self, window: Window, since: float, fired: int) -> None:
+        """Fire what falls due later than ``fired``, from the time ``since`` on."""
         checked = self._clock()
         unwritten = self._unwritten.get(self._subscription.name)
         if unwritten is None:
-            due = self._next(max(checked, fired))
+            # Another replica may have died with ticks due: they are no later than ``LATEST``.
+            due = self._next(max(min(since, checked), checked - LATEST, fired))
         else:
             if unwritten > fired:
                 fired = await self._fire(window, unwritten)

@@ -15,12 +15,20 @@ from typing import Any
 from prometheus_client import Metric
 
 from triggerhub.admin.api import serve
+from triggerhub.admin.states import key_of
 from triggerhub.admin.view import View
 from triggerhub.connector import Order, SourceModel
 from triggerhub.control.binding import Binding, Listening
 from triggerhub.control.listeners import SourceState
-from triggerhub.control.resources import Snapshot
-from triggerhub.control.status import Condition, State, TriggerStatus
+from triggerhub.control.resources import (
+    FunctionReference,
+    ResourceKey,
+    Snapshot,
+    Trigger,
+    TriggerSpec,
+)
+from triggerhub.control.services import Reach
+from triggerhub.control.status import BoundFunction, Condition, State, TriggerStatus
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import Target
@@ -94,6 +102,11 @@ class Manifests:
     def ready(self) -> bool:
         return self.is_ready
 
+    def reach(self, key: ResourceKey) -> Reach:
+        assert self.snapshot is not None
+        (function,) = (f for f in self.snapshot.functions if f.key == key)
+        return Reach(function.spec.url, "Ready" if function.spec.url else "Starting")
+
     def status(self) -> list[TriggerStatus]:
         bound: dict[tuple[str, str, str], list[str]] = {}
         for binding in self.bindings:
@@ -114,7 +127,7 @@ def status(
         name=name,
         observed_generation=1,
         conditions=(ready,),
-        bindings=bindings,
+        functions=tuple(BoundFunction(key_of(name)[2], "http://f.test/") for name in bindings),
     )
 
 
@@ -198,7 +211,14 @@ class SmallHub:
             in_flight=64,
             created=datetime.now(UTC),
         )
-        self.manifests.bindings.append(Binding(listening=listening, target=made, paused=False))
+        spec = TriggerSpec(function=FunctionReference(name=function))
+        of = Trigger(
+            kind="KafkaTrigger", namespace="shop", name=trigger, labels={}, generation=1,
+            created=listening.created, spec=spec, source=listening.source,
+        )  # fmt: skip
+        self.manifests.bindings.append(
+            Binding(listening=listening, target=made, paused=False, trigger=of)
+        )
         self.dispatcher.rebind(binding.target for binding in self.manifests.bindings)
         self.sources.states[made.name] = SourceState(attached=True)
         return made.name

@@ -41,6 +41,38 @@ async def test_faults_are_json_too(tmp_path: Path) -> None:
     assert ran.json["faults"][0]["line"] > 0
 
 
+SECRET = """
+apiVersion: v1
+kind: Secret
+metadata: {name: kafka}
+stringData: {password: hunter2}
+data: {user: Ym9i}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kafka}
+data: {ca.crt: hunter2}
+"""
+
+
+async def test_secrets_are_counted_and_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD + "---" + SECRET)
+    ran = await run("validate", "-f", str(tmp_path))
+    assert (ran.code, ran.out) == (
+        0, "0 triggers, 1 function, 1 Secret, 1 ConfigMap: no faults\n"
+    )  # fmt: skip
+    for wrong in (
+        SECRET.replace("user: Ym9i", "user: hunter2"),
+        SECRET.replace("hunter2", "[hunter2]"),
+    ):
+        (tmp_path / "a.yaml").write_text(wrong)
+        for form in ("table", "json", "yaml"):
+            ran = await run("validate", "-f", str(tmp_path), "-o", form)
+            assert ran.code == 1
+            assert "Secret default/kafka" in ran.out
+            assert "hunter2" not in ran.out + ran.err
+
+
 @pytest.mark.parametrize("command", ["validate", "run"])
 async def test_a_path_that_is_not_there_is_one_sentence(tmp_path: Path, command: str) -> None:
     more = ("--data", str(tmp_path / "d"), "--admin", "127.0.0.1:0") if command == "run" else ()
@@ -50,12 +82,17 @@ async def test_a_path_that_is_not_there_is_one_sentence(tmp_path: Path, command:
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("command", ["validate", "run"])
-async def test_without_manifests_usage_is_wrong(command: str) -> None:
-    ran = await run(command)
+async def test_without_manifests_there_is_nothing_to_validate() -> None:
+    ran = await run("validate")
     assert ran.code == 2
-    assert ran.err.startswith(f"triggerhub: {command} needs -f")
+    assert ran.err.startswith("triggerhub: validate needs -f")
     assert ran.err.count("\n") == 1
+
+
+async def test_a_folder_and_a_cluster_at_once_is_wrong_usage(tmp_path: Path) -> None:
+    ran = await run("run", "-f", str(tmp_path), "--namespace", "shop")
+    assert ran.code == 2
+    assert "expected one of them" in ran.err
 
 
 async def test_a_hub_that_must_not_be_open_does_not_start(tmp_path: Path) -> None:

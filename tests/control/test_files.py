@@ -54,6 +54,14 @@ def function(name: str, spec: str = "url: http://h/") -> str:
     )
 
 
+def secret(name: str, password: str = "x", *, kind: str = "Secret") -> str:
+    field = "stringData" if kind == "Secret" else "data"
+    return (
+        f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n"
+        f"{field}:\n  password: {password}\n"
+    )
+
+
 FILES = "code: {runtime: python, handler: main.handle, files: {main.py: ./src/main.py}}"
 
 
@@ -75,6 +83,10 @@ def topics(snapshot: Snapshot) -> dict[str, str]:
         assert isinstance(value.source, Source)
         found[value.name] = value.source.topic
     return found
+
+
+def values(snapshot: Snapshot) -> dict[str, bytes]:
+    return {str(key): data["password"] for key, data in snapshot.values.items()}
 
 
 def told(snapshot: Snapshot, folder: Path) -> list[str]:
@@ -369,6 +381,71 @@ def test_a_second_change_within_one_tick_of_the_file_system_is_seen(tmp_path: Pa
     assert topics(files.load()) == {"a": "two"}
 
 
+def test_secrets_and_config_maps_stand_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        join(trigger("a"), function("a"), secret("a"), secret("a", "z", kind="ConfigMap"))
+    )
+    (tmp_path / "b.json").write_text(
+        '{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Secret",'
+        '"metadata": {"name": "b.c", "namespace": "shop"}, "data": {"password": "eg=="}}]}'
+    )
+    snapshot = source(tmp_path).load()
+    assert snapshot.faults == ()
+    assert values(snapshot) == {
+        "Secret default/a": b"x", "ConfigMap default/a": b"z", "Secret shop/b.c": b"z"
+    }  # fmt: skip
+
+
+def test_a_secret_with_a_fault_keeps_what_it_held_and_its_values_are_never_told(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(join(secret("a", "hunter2"), secret("b", "hunter2")))
+    files = source(tmp_path)
+    files.load()
+    for wrong, said in [
+        (
+            secret("a", "40962"),
+            (
+                "5: Secret default/a: stringData.password: found a number, expected a text "
+                "(write it in quotes)"
+            ),
+        ),
+        (secret("a", "!hunter2"), "5: found a tag (write a text with ! in quotes), expected plain"),
+        (secret("a", "!hunter2 hunter2"), "5: found a tag (write a text with ! in quotes)"),
+        (secret("a", "!!hunter2 x"), "5: found a tag (write a text with ! in quotes)"),
+        (secret("a", "40962e40962"), "5: found a number that is infinite or none"),
+        (secret("a", "40962" * 100), "5: found 500 digits, expected a number"),
+        (secret("a", "*hunter2"), "5: not YAML: found undefined alias"),
+        (secret("a", '"hunter2'), "6: not YAML: found unexpected end of stream"),
+        (secret("a", "{hunter2}"), "5: Secret default/a: stringData.password: found a mapping"),
+    ]:
+        path.write_text(join(wrong, secret("b", "new")))
+        snapshot = files.load()
+        assert values(snapshot) == {"Secret default/a": b"hunter2", "Secret default/b": b"new"}
+        (fault,) = told(snapshot, tmp_path)
+        assert fault.startswith(f"a.yaml:{said}"), fault
+        assert "hunter2" not in fault
+        assert "40962" not in fault
+    path.write_text(secret("b", "new"))
+    assert values(files.load()) == {"Secret default/b": b"new"}
+    path.unlink()
+    assert files.load() == Snapshot()
+
+
+def test_of_two_secrets_with_one_name_the_first_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(join(secret("a", "one"), secret("a", "two")))
+    files = source(tmp_path)
+    snapshot = files.load()
+    assert values(snapshot) == {"Secret default/a": b"one"}
+    (tmp_path / "b.yaml").write_text(secret("a", "three"))
+    assert told(files.load(), tmp_path) == [
+        f"{where}: Secret default/a: metadata.name: found the name of Secret default/a at "
+        "a.yaml:3, expected a name of its own"
+        for where in ("a.yaml:9", "b.yaml:3")
+    ]
+
+
 def test_triggers_come_oldest_first(tmp_path: Path) -> None:
     for number, name in enumerate(["c", "a", "b"]):
         path = tmp_path / f"{name}.yaml"
@@ -470,6 +547,15 @@ async def test_changes_are_seen_and_nothing_is_told_twice(tmp_path: Path) -> Non
         (tmp_path / "b.yaml").unlink()
         await watch.shows(a="new")
         assert all(one != two for one, two in zip(watch.seen, watch.seen[1:], strict=False))
+
+
+async def test_a_changed_secret_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(secret("a", "old"))
+    async with watched(tmp_path) as watch:
+        (tmp_path / "a.yaml").write_text(secret("a", "new"))
+        await watch.until(lambda snapshot: values(snapshot) == {"Secret default/a": b"new"})
+        (tmp_path / "a.yaml").unlink()
+        await watch.until(lambda snapshot: not snapshot.values)
 
 
 async def test_an_editor_that_renames_over_is_seen(tmp_path: Path) -> None:

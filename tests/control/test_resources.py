@@ -119,7 +119,10 @@ def test_every_fault_is_told_at_once_with_its_path() -> None:
         "spec.delivery.inflight: unknown field (did you mean inFlight?)",
         "spec.delivery.retry.attempts: found 0 (a number), expected at least 1",
         "spec.delivery.timeout: found 30 (a number), expected a duration such as 250ms, 30s, 5m",
-        "spec.filter: unknown field (known here: function, delivery, paused, source)",
+        (
+            "spec.filter: unknown field "
+            "(known here: function, delivery, paused, onFunctionDelete, source)"
+        ),
         "spec.function.nam: unknown field (did you mean name?)",
         'spec.source.topics: found "a" (a text), expected a list',
         "spec.source.x: unknown field (known here: topics, order, startFrom)",
@@ -334,7 +337,7 @@ def test_code_refuses(change: dict[str, Any], wrong: str) -> None:
 
 def test_a_choice_not_made_is_told_beside_other_faults() -> None:
     lines = said(document("Function", {"url": 1, "code": {"runtime": "python"}}))
-    assert "spec: found both url and code, expected exactly one of url, code" in lines
+    assert "spec: found both url and code, expected exactly one of url, service, code" in lines
     assert any(line.startswith("spec.code: found none of inline, files") for line in lines)
     assert any(line.startswith("spec.code.handler: missing") for line in lines)
 

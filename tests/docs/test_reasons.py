@@ -22,9 +22,11 @@ _CAMEL = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*")
 # Where conditions and states get their reasons.
 _REASON_GIVERS = (
     "triggerhub/control/listeners.py",
+    "triggerhub/control/services.py",
     "triggerhub/control/status.py",
     "triggerhub/delivery/course.py",
     "triggerhub/delivery/link.py",
+    "triggerhub/functions/absent.py",
     "triggerhub/functions/version.py",
     "connectors/triggerhub_*/connector.py",
     "connectors/triggerhub_*/listener.py",
@@ -35,6 +37,7 @@ _GIVING = frozenset(
         "Condition",
         "FunctionState",
         "Health",
+        "Reach",
         "SourceState",
         "_begin",
         "_say",

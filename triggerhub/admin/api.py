@@ -71,7 +71,9 @@ class Api:
         ]
 
     async def healthz(self, _request: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        if self._view.alive():
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse("the API server is not watched any more\n", 503)
 
     async def readyz(self, _request: Request) -> Response:
         waiting = self._view.not_ready()

@@ -9,7 +9,8 @@ from prometheus_client import Metric
 
 from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
-from triggerhub.control.resources import Snapshot
+from triggerhub.control.resources import ResourceKey, Snapshot
+from triggerhub.control.services import Reach
 from triggerhub.control.status import TriggerStatus
 
 
@@ -17,10 +18,12 @@ class Manifests(Protocol):
     """What the picture needs of the reconciler."""
 
     snapshot: Snapshot | None
-    bindings: list[Binding]
 
+    @property
+    def bindings(self) -> Sequence[Binding]: ...
     def ready(self) -> bool: ...
     def status(self) -> list[TriggerStatus]: ...
+    def reach(self, key: ResourceKey) -> Reach: ...
 
 
 class Sources(Protocol):
@@ -29,19 +32,14 @@ class Sources(Protocol):
     def state(self, name: str) -> SourceState | None: ...
 
 
-class CodeState(Protocol):
-    """How one code function stands."""
-
-    @property
-    def url(self) -> str | None: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-
-
 class CodeFunctions(Protocol):
     """What the picture needs of the code functions' processes."""
 
-    def state(self, namespace: str, name: str) -> CodeState: ...
     async def metrics(self) -> Sequence[Metric]: ...
+
+
+class Watch(Protocol):
+    """What the picture needs of a watched API server."""
+
+    def problems(self) -> list[str]: ...
+    def alive(self) -> bool: ...

@@ -50,7 +50,7 @@ class FunctionView:
     namespace: str
     name: str
     kind: str
-    """``url`` or ``code``."""
+    """``url``, ``service`` or ``code``."""
     url: str
     reason: str
     """``Ready``, or why it is not: ``Starting``, ``CodeError``, ``Crashed``…"""

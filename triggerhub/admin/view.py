@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from triggerhub.admin.planes import CodeFunctions, Manifests, Sources
+from triggerhub.admin.planes import CodeFunctions, Manifests, Sources, Watch
 from triggerhub.admin.states import (
     BindingView,
     FunctionView,
@@ -36,7 +36,7 @@ _SPARING = 50.0
 _QUICK = 0.05
 """Seconds that a count may take where somebody waits for it."""
 
-_FINAL = frozenset({"Ready", "CodeError", "RequirementsFailed", "Crashed"})
+_STARTING = frozenset({"Starting", "Installing"})
 
 
 class View:
@@ -49,7 +49,9 @@ class View:
         listeners: Sources,
         store: Store,
         processes: CodeFunctions,
+        watch: Watch | None = None,
     ) -> None:
+        """``watch``: of the API server that manifests come from; None for a folder."""
         self.dispatcher = dispatcher
         self.store = store
         self.processes = processes
@@ -60,6 +62,8 @@ class View:
         """Dead letters by (namespace, trigger, function), as last counted."""
         self._reconciler = reconciler
         self._listeners = listeners
+        self._watch = watch
+        self._was_ready = False
         self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=_SAMPLES)
         self._failures: dict[str, tuple[int, float]] = {}
         self._recount = asyncio.Event()
@@ -107,40 +111,46 @@ class View:
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong in the manifests."""
         snapshot = self._reconciler.snapshot
-        return () if snapshot is None else snapshot.faults
+        return () if snapshot is None else snapshot.complaints()
 
     def functions(self) -> list[FunctionView]:
         """Every function, by namespace and name."""
         snapshot = self._reconciler.snapshot
         views = []
         for function in () if snapshot is None else snapshot.functions:
-            kind, url, reason, message = "url", function.spec.url or "", "Ready", ""
-            if function.spec.code is not None:
-                state = self.processes.state(function.namespace, function.name)
-                kind, url, reason = "code", state.url or "", state.reason
-                message = state.message
+            spec, reach = function.spec, self._reconciler.reach(function.key)
             views.append(
                 FunctionView(
                     namespace=function.namespace,
                     name=function.name,
-                    kind=kind,
-                    url=url,
-                    reason=reason,
-                    message=message,
+                    kind="code" if spec.code else "service" if spec.service else "url",
+                    url=reach.url or "",
+                    reason=reach.reason,
+                    message=reach.message,
                 )
             )
         return sorted(views, key=lambda view: (view.namespace, view.name))
 
+    def alive(self) -> bool:
+        """The manifests are still watched. That this answers at all says that the loop runs."""
+        return self._watch is None or self._watch.alive()
+
     def not_ready(self) -> list[str]:
-        """What the hub still waits for, one line each; empty when it is ready."""
+        """What the hub still waits for, one line each; empty when it is ready.
+
+        Once it was, trouble with the API server alone no longer takes it out of service: what
+        is bound goes on.
+        """
+        problems = [] if self._watch is None or self._was_ready else self._watch.problems()
         if self._reconciler.ready():
-            return []
+            self._was_ready = self._was_ready or not problems
+            return problems
         if self._reconciler.snapshot is None:
-            return ["the manifests have not been read yet"]
-        waiting = [
+            return problems or ["the manifests have not been read yet"]
+        waiting = problems + [
             f"function {view.namespace}/{view.name}: {view.reason}: {view.message}".rstrip(": ")
             for view in self.functions()
-            if view.reason not in _FINAL
+            if view.kind == "code" and view.reason in _STARTING
         ]
         for binding in self._reconciler.bindings:
             source = self._listeners.state(binding.name)

@@ -25,6 +25,7 @@ def validate(filename: Paths = None, output: FormOption = Form.TABLE) -> None:
       triggerhub validate -f orders.yaml -f bills.yaml -o json
     """
     from triggerhub.control.plugins import installed_kinds
+    from triggerhub.control.resources import CONFIG_MAP, SECRET
     from triggerhub.control.sources.files import FolderSource
 
     if not filename:
@@ -34,14 +35,21 @@ def validate(filename: Paths = None, output: FormOption = Form.TABLE) -> None:
     except OSError as error:
         raise Failure(str(error)) from None
     triggers, functions = len(snapshot.triggers), len(snapshot.functions)
+    secrets, maps = (
+        sum(key.kind == kind for key in snapshot.values) for kind in (SECRET, CONFIG_MAP)
+    )
     if output is not Form.TABLE:
-        faults = [fault.as_dict() for fault in snapshot.faults]
-        document({"triggers": triggers, "functions": functions, "faults": faults}, output)
+        counts = {"triggers": triggers, "functions": functions}
+        counts |= {"secrets": secrets, "configMaps": maps}
+        document({**counts, "faults": [fault.as_dict() for fault in snapshot.faults]}, output)
     else:
         for fault in snapshot.faults:
             print(plain(fault))
         found = plural(len(snapshot.faults), "fault") if snapshot.faults else "no faults"
-        print(f"{plural(triggers, 'trigger')}, {plural(functions, 'function')}: {found}")
+        counted = [plural(triggers, "trigger"), plural(functions, "function")]
+        counted += [plural(secrets, "Secret")] if secrets else []
+        counted += [plural(maps, "ConfigMap")] if maps else []
+        print(f"{', '.join(counted)}: {found}")
     if snapshot.faults:
         raise typer.Exit(1)
 

@@ -29,6 +29,19 @@ def run(
             help="A folder or file of manifests, watched for changes; may be repeated.",
         ),
     ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", metavar="NS", help="Of the cluster, only this namespace."
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: the pod's account, else as kubectl does."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the kubeconfig. Default: its current.")
+    ] = None,
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Durable state: positions, dead letters.")
     ] = Path(".triggerhub"),
@@ -51,24 +64,26 @@ def run(
 ) -> None:
     """Run a hub until it is told to stop (Ctrl-C or SIGTERM); a second time ends it at once.
 
-    On a terminal it shows a living picture; else, or with --plain, log lines on stderr.
+    Without -f the manifests come from the Kubernetes API. On a terminal it shows a living picture;
+    else, or with --plain, log lines on stderr.
 
     \b
     Examples:
       triggerhub run -f manifests/
       triggerhub run -f triggers/ -f functions/ --data /var/lib/triggerhub
       triggerhub run -f manifests/ --admin 0.0.0.0:9090 --admin-token-file token
+      triggerhub run --namespace shop
     """
-    if not filename:
-        raise Failure(
-            "run needs -f: a folder or file of manifests (Kubernetes comes later)",
-            2,
-        )
+    if filename and (namespace or kubeconfig or context):
+        raise Failure("found -f and an option of a cluster, expected one of them", 2)
     from triggerhub.app import run as run_hub
     from triggerhub.settings import Settings
 
     settings = Settings(
-        paths=tuple(filename),
+        paths=tuple(filename or ()),
+        namespace=namespace,
+        kubeconfig=kubeconfig,
+        context=context,
         data=data.absolute(),
         listen=listen,
         admin=admin,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import BaseModel
 
-from triggerhub.connector import Order
+from triggerhub.connector import Order, Reference
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import Format, OnExhausted, Target
+
+Chosen = Mapping[ResourceKey, Sequence[Function]]
+"""Of every trigger the functions that it means and that exist, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,8 @@ class Listening:
     order: Order
     in_flight: int
     created: datetime
+    values: Mapping[Reference, bytes] = field(default_factory=dict, repr=False)
+    """What the references in ``source`` stand for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,45 +42,78 @@ class Binding:
     listening: Listening
     target: Target
     paused: bool
+    trigger: Trigger = field(compare=False, repr=False)
+    """What it was made of."""
 
     @property
     def name(self) -> str:
         return self.listening.name
 
 
-def chosen(trigger: Trigger, functions: Mapping[ResourceKey, Function]) -> Sequence[Function]:
-    """The functions a trigger means, by name: those that exist, in its own namespace."""
-    reference = trigger.spec.function
-    if reference.name is not None:
-        found = functions.get(ResourceKey(trigger.namespace, reference.name))
-        return () if found is None else (found,)
-    assert reference.selector is not None
-    return [
-        function
-        for key, function in sorted(functions.items())
-        if key.namespace == trigger.namespace and reference.selector.matches(function.labels)
-    ]
+def choose(triggers: Iterable[Trigger], functions: Iterable[Function]) -> Chosen:
+    """A trigger means functions of its own namespace, by name or by their labels."""
+    named = {function.key: function for function in functions}
+    inside: defaultdict[str, list[Function]] = defaultdict(list)
+    for key in sorted(named):
+        inside[key.namespace].append(named[key])
+    chosen: dict[ResourceKey, Sequence[Function]] = {}
+    for trigger in triggers:
+        reference = trigger.spec.function
+        if reference.name is not None:
+            found = named.get(ResourceKey(trigger.namespace, reference.name))
+            chosen[trigger.key] = () if found is None else (found,)
+        else:
+            selector = reference.selector
+            assert selector is not None
+            chosen[trigger.key] = tuple(
+                function
+                for function in inside[trigger.namespace]
+                if selector.matches(function.labels)
+            )
+    return chosen
 
 
 def bind(
     triggers: Iterable[Trigger],
-    functions: Mapping[ResourceKey, Function],
+    chosen: Chosen,
     urls: Mapping[ResourceKey, str],
-) -> list[Binding]:
-    """All bindings, older triggers first. ``urls`` holds the functions that can be reached.
+    values: Mapping[ResourceKey, Mapping[Reference, bytes] | None],
+    known: Mapping[str, Binding],
+) -> dict[str, Binding]:
+    """All bindings by name, older triggers first.
 
-    A trigger whose connector is not installed has none.
+    ``urls`` holds the functions that can be reached; ``values`` what the references of a trigger
+    stand for, None where one stands for nothing. A trigger whose connector is not installed, or
+    whose references are not all there, has no binding. Those of ``known`` that would be made
+    again as they are stay the same objects: work for one change is work for one binding.
     """
-    return [
-        _join(trigger, function, urls[function.key])
-        for trigger in triggers
-        if trigger.source is not None
-        for function in chosen(trigger, functions)
-        if function.key in urls
-    ]
+    bindings: dict[str, Binding] = {}
+    for trigger in triggers:
+        if trigger.source is None:
+            continue
+        own = values.get(trigger.key, {})
+        if own is None:
+            continue
+        for function in chosen[trigger.key]:
+            url = urls.get(function.key)
+            if url is None:
+                continue
+            name = f"{trigger.namespace}.{trigger.name}.{function.name}"
+            binding = known.get(name)
+            if (
+                binding is None
+                or binding.trigger is not trigger
+                or binding.target.url != url
+                or binding.listening.values != own
+            ):
+                binding = _join(trigger, function, url, own)
+            bindings[name] = binding
+    return bindings
 
 
-def _join(trigger: Trigger, function: Function, url: str) -> Binding:
+def _join(
+    trigger: Trigger, function: Function, url: str, values: Mapping[Reference, bytes]
+) -> Binding:
     delivery = trigger.spec.delivery
     assert trigger.source is not None
     target = Target(
@@ -104,7 +143,9 @@ def _join(trigger: Trigger, function: Function, url: str) -> Binding:
             order=Order(delivery.order),
             in_flight=delivery.in_flight,
             created=trigger.created,
+            values=values,
         ),
         target=target,
         paused=trigger.spec.paused,
+        trigger=trigger,
     )

@@ -21,7 +21,7 @@ from triggerhub.control.specs import FunctionSpec, Spec, TriggerSpec
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Metadata(BaseModel):
+class Metadata(BaseModel):
     """What a user writes; what an API server adds is dropped before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
@@ -55,7 +55,7 @@ def decode(manifest: Manifest, kinds: Mapping[str, Kind]) -> Function | Trigger 
     """The value that a manifest stands for, or all that is wrong with it."""
     api = manifest.body.get("apiVersion")
     if api != API_VERSION:
-        fault = _wrong_api(manifest, api)
+        fault = wrong_api(manifest, api)
         if not fault.hint:
             return (fault,)  # something else altogether: what follows would be noise
         faults = [fault]
@@ -67,7 +67,7 @@ def decode(manifest: Manifest, kinds: Mapping[str, Kind]) -> Function | Trigger 
         if key not in _TOP
     ]
     faults += _wrong_kind(manifest, kinds)
-    metadata = _metadata(manifest, faults)
+    metadata = metadata_of(manifest, Metadata, faults)
     spec = manifest.body.get("spec")
     if not isinstance(spec, Mapping):
         faults.append(_not_a_mapping(manifest, ("spec",), spec, "spec" in manifest.body))
@@ -84,13 +84,25 @@ def decode(manifest: Manifest, kinds: Mapping[str, Kind]) -> Function | Trigger 
     return value
 
 
-def _wrong_api(manifest: Manifest, api: object) -> Fault:
-    near = isinstance(api, str) and nearest(api, [API_VERSION]).startswith("did")
+def metadata_of(manifest: Manifest, model: type[M], faults: list[Fault]) -> M | None:
+    """A manifest's metadata, without what an API server adds; None and its faults."""
+    raw = manifest.body.get("metadata")
+    if not isinstance(raw, Mapping):
+        there = "metadata" in manifest.body
+        faults.append(_not_a_mapping(manifest, ("metadata",), raw, there))
+        return None
+    own = {key: value for key, value in raw.items() if key not in _FROM_SERVER}
+    return _validated(model, own, manifest, ("metadata",), faults)
+
+
+def wrong_api(manifest: Manifest, api: object, expected: str = API_VERSION) -> Fault:
+    """A manifest's ``apiVersion`` is another than expected. With a hint, that one was meant."""
+    near = isinstance(api, str) and nearest(api, [expected]).startswith("did")
     return manifest.fault(
         ("apiVersion",),
         found="" if api is None else shown(api),
-        expected=API_VERSION,
-        hint=f"did you mean {API_VERSION}?" if near or api is None else "",
+        expected=expected,
+        hint=f"did you mean {expected}?" if near or api is None else "",
     )
 
 
@@ -111,22 +123,14 @@ def _wrong_kind(manifest: Manifest, kinds: Mapping[str, Kind]) -> list[Fault]:
 
 
 def _meant(kind: str, kinds: Mapping[str, Kind]) -> str | None:
+    if kind == FUNCTION or kind in kinds:
+        return kind
     near = get_close_matches(kind, [FUNCTION, *kinds], n=1)
     return near[0] if near else None
 
 
 def _not_a_mapping(manifest: Manifest, path: FieldPath, value: object, there: bool) -> Fault:
     return manifest.fault(path, found=shown(value) if there else "", expected="a mapping")
-
-
-def _metadata(manifest: Manifest, faults: list[Fault]) -> _Metadata | None:
-    raw = manifest.body.get("metadata")
-    if not isinstance(raw, Mapping):
-        there = "metadata" in manifest.body
-        faults.append(_not_a_mapping(manifest, ("metadata",), raw, there))
-        return None
-    own = {key: value for key, value in raw.items() if key not in _FROM_SERVER}
-    return _validated(_Metadata, own, manifest, ("metadata",), faults)
 
 
 def _function(manifest: Manifest, spec: Mapping[str, Any], faults: list[Fault]) -> Function | None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import structlog
+from pydantic import BaseModel
 
-from triggerhub.connector import Connector, GivenBack, Installation, SpecError, Subscription
+from triggerhub.connector import (
+    Cleanup,
+    Connector,
+    GivenBack,
+    Installation,
+    SpecError,
+    Subscription,
+)
 from triggerhub.control.binding import Listening
 from triggerhub.control.plugins import Kind
 from triggerhub.delivery.dispatcher import Dispatcher
@@ -41,17 +50,27 @@ class SourceState:
     errors: int = 0
     refused: bool = False
     """The source half of the manifest cannot work (``SpecError``)."""
+    acting: bool = False
+    """Its turn has come (``Subscription.turn``)."""
+    changed: Callable[[str], None] = field(default=lambda binding: None, repr=False)
+    """Called with the binding's name after each change that a condition shows."""
 
     def connected(self) -> None:
+        if self.attached is True and not self.refused:
+            return
         if self.attached is False:
             log.info("listener.connected", binding=self.binding)
         self.attached, self.reason, self.message, self.refused = True, "Connected", "", False
+        self.changed(self.binding)
 
     def disconnected(self, reason: str, message: str = "") -> None:
-        if (self.attached, self.reason) != (False, reason):
+        before = (self.attached, self.reason, self.message)
+        if before[:2] != (False, reason):
             self.errors += 1
             log.warning("listener.disconnected", binding=self.binding, reason=reason, error=message)
         self.attached, self.reason, self.message = False, reason, message
+        if before != (False, reason, message):
+            self.changed(self.binding)
 
     def lag(self, events: float) -> None:
         self.waiting = events
@@ -62,6 +81,20 @@ class _Slot:
     listening: Listening
     state: SourceState
     task: asyncio.Task[None]
+
+
+async def at_once() -> float:
+    """The turn of a process without replicas: from now on."""
+    return math.inf
+
+
+def to_be_cleaned(source: BaseModel | None) -> bool:
+    """What its source keeps for a binding is to go with the trigger."""
+    return getattr(source, "cleanup", None) is Cleanup.DELETE
+
+
+def _unheard(binding: str) -> None:
+    """Nobody asked to know."""
 
 
 class Listeners:
@@ -76,13 +109,19 @@ class Listeners:
         store: Store,
         *,
         grace: float = 25.0,
+        turn: Callable[[], Awaitable[float]] = at_once,
+        changed: Callable[[str], None] = _unheard,
     ) -> None:
-        """``grace``: seconds that in-flight deliveries get when a listener stops."""
+        """``grace``: seconds that in-flight deliveries get when a listener stops. ``turn`` waits
+        until this process acts for its replicas (``Subscription.turn``). ``changed`` is called
+        with a binding's name when its source stands otherwise than before."""
         self._kinds = kinds
         self._installation = installation
         self._dispatcher = dispatcher
         self._store = store
         self._grace = grace
+        self._turn = turn
+        self._changed = changed
         self._slots: dict[str, _Slot] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._connectors: dict[str, asyncio.Future[Connector[Any]]] = {}
@@ -117,20 +156,51 @@ class Listeners:
                 self._stop(name, slot)
         for name, listening in table.items():
             if name not in self._slots:
-                state = SourceState(name)
-                task = self._tasks.create_task(
-                    self._listen(listening, state, self._stopping.get(name)), name=name
-                )
-                self._slots[name] = _Slot(listening, state, task)
+                self._start(listening)
+
+    def resign(self) -> None:
+        """This process acts for its replicas no longer: what took its turn drains, and waits for
+        it anew."""
+        for name, slot in list(self._slots.items()):
+            if slot.state.acting:
+                self._stop(name, slot)
+                self._start(slot.listening)
 
     def state(self, name: str) -> SourceState | None:
         """None: nothing is listened to under this name."""
         slot = self._slots.get(name)
         return None if slot is None else slot.state
 
+    def idle(self, namespace: str, trigger: str) -> bool:
+        """Nothing of that trigger is listened to, or still drains."""
+        prefix = f"{namespace}.{trigger}."
+        return not any(name.startswith(prefix) for name in (*self._slots, *self._stopping))
+
+    async def clean_up(self, listening: Listening) -> None:
+        """Remove what a source and the store keep for a binding that is listened to no longer.
+
+        Raises what the connector raises; it may be called again.
+        """
+        connector = await asyncio.shield(self._connector(listening.kind))
+        subscription = self._subscription(listening, SourceState(listening.name))
+        clean_up = getattr(connector, "clean_up", None)
+        if clean_up is not None:
+            await clean_up(subscription)
+        for key in await subscription.positions.load():
+            await subscription.positions.delete(key)
+
     def settled(self) -> bool:
         """Every listener has reported: it is attached, or it said why not."""
         return all(slot.state.attached is not None for slot in self._slots.values())
+
+    def _start(self, listening: Listening) -> None:
+        name = listening.name
+        state = SourceState(name, changed=self._changed)
+        task = self._tasks.create_task(
+            self._listen(listening, state, self._stopping.get(name)), name=name
+        )
+        self._slots[name] = _Slot(listening, state, task)
+        self._changed(name)
 
     def _stop(self, name: str, slot: _Slot) -> None:
         del self._slots[name]
@@ -141,6 +211,7 @@ class Listeners:
     def _stopped(self, name: str, task: asyncio.Task[None]) -> None:
         if self._stopping.get(name) is task:
             del self._stopping[name]
+            self._changed(name)
 
     async def _listen(
         self, listening: Listening, state: SourceState, before: asyncio.Task[None] | None
@@ -180,6 +251,11 @@ class Listeners:
         state.disconnected(state.reason if state.attached is False else "SourceFailed", message)
 
     def _subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+        async def turn() -> float:
+            since = await self._turn()
+            state.acting = True
+            return since
+
         return Subscription(
             name=listening.name,
             namespace=listening.namespace,
@@ -193,6 +269,8 @@ class Listeners:
             positions=self._store.positions(listening.name),
             report=state,
             created=listening.created,
+            values=listening.values,
+            turn=turn,
         )
 
     def _connector(self, kind: str) -> asyncio.Future[Connector[Any]]:

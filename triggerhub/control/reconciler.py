@@ -4,29 +4,66 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import structlog
 
-from triggerhub.control.binding import Binding, bind
+from triggerhub.connector import Reference
+from triggerhub.control.binding import Binding, Chosen, bind, choose
+from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import Listeners
 from triggerhub.control.plugins import Kind
-from triggerhub.control.resources import Function, ResourceKey, Snapshot
-from triggerhub.control.status import TriggerStatus, status_of
+from triggerhub.control.references import resolve
+from triggerhub.control.resources import (
+    FUNCTION,
+    Function,
+    Invalid,
+    ResourceKey,
+    Snapshot,
+    Trigger,
+)
+from triggerhub.control.services import Reach, reach
+from triggerhub.control.status import (
+    FunctionStatus,
+    TriggerStatus,
+    function_status_of,
+    invalid_function,
+    invalid_trigger,
+    status_of,
+)
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.functions.code import Code
-from triggerhub.functions.processes import Processes
 
 log = structlog.get_logger()
 
-_FINAL = frozenset({"Ready", "CodeError", "RequirementsFailed", "Crashed"})
+K = TypeVar("K")
+
+_FINAL = frozenset({"Ready", "CodeError", "RequirementsFailed", "Crashed", "NotInCluster"})
 
 
 class ResourceSource(Protocol):
     """Where manifests come from: yields the whole picture, anew after each change."""
 
     def snapshots(self) -> AsyncIterator[Snapshot]: ...
+
+
+class CodeState(Protocol):
+    """How one code function stands."""
+
+    @property
+    def url(self) -> str | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+class CodeFunctions(Protocol):
+    """What runs code functions."""
+
+    def converge(self, functions: Mapping[tuple[str, str], Code], /) -> None: ...
+    def state(self, namespace: str, name: str) -> CodeState: ...
 
 
 class Reconciler:
@@ -38,19 +75,30 @@ class Reconciler:
         kinds: Mapping[str, Kind],
         dispatcher: Dispatcher,
         listeners: Listeners,
-        processes: Processes,
+        code: CodeFunctions,
+        changes: Changes,
+        *,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        """``environ``: what references to environment variables read; None: manifests may have
+        none. What may have another status than before is noted in ``changes``."""
         self._source = source
         self._kinds = kinds
         self._dispatcher = dispatcher
         self._listeners = listeners
-        self._processes = processes
+        self._code = code
+        self._changes = changes
+        self._environ = environ
         self._due = asyncio.Event()
         self._told: set[str] = set()
-        self._functions: dict[ResourceKey, Function] = {}
+        self._picture = _Picture()
         self.snapshot: Snapshot | None = None
         """The picture that stands; None before the first."""
-        self.bindings: list[Binding] = []
+
+    @property
+    def bindings(self) -> Sequence[Binding]:
+        """All bindings, those of older triggers first."""
+        return tuple(self._picture.bindings.values())
 
     def wake(self) -> None:
         """Something that reconciling looks at has changed (a code function became ready)."""
@@ -73,37 +121,59 @@ class Reconciler:
             and not self._due.is_set()
             and self._listeners.settled()
             and all(
-                self._processes.state(*key).reason in _FINAL
-                for key, function in self._functions.items()
+                self._code.state(*key).reason in _FINAL
+                for key, function in self._picture.functions.items()
                 if function.spec.code is not None
             )
         )
 
     def status(self) -> list[TriggerStatus]:
         """Of every trigger, as it stands now."""
-        if self.snapshot is None:
-            return []
-        own: defaultdict[tuple[str, str], list[Binding]] = defaultdict(list)
-        for binding in self.bindings:
-            own[binding.listening.namespace, binding.listening.trigger].append(binding)
+        picture = self._picture
         return [
-            status_of(
-                trigger,
-                own[trigger.namespace, trigger.name],
-                self._functions,
-                missing=self._kinds[trigger.kind].missing,
-                unreachable=self._unreachable,
-                source=self._listeners.state,
-                problem=lambda name: self._dispatcher.link(name).problem,
-            )
-            for trigger in self.snapshot.triggers
+            *(self._status(trigger) for trigger in picture.triggers.values()),
+            *(invalid_trigger(i) for i in picture.invalid.values() if i.kind != FUNCTION),
         ]
+
+    def status_of(self, kind: str, key: ResourceKey) -> TriggerStatus | None:
+        """Of one trigger; None: it is not there."""
+        invalid = self._picture.invalid.get((kind, key))
+        if invalid is not None:
+            return invalid_trigger(invalid)
+        trigger = self._picture.triggers.get(key)
+        return self._status(trigger) if trigger is not None and trigger.kind == kind else None
+
+    def function_status(self, key: ResourceKey) -> FunctionStatus | None:
+        """Of one function; None: it is not there."""
+        invalid = self._picture.invalid.get((FUNCTION, key))
+        if invalid is not None:
+            return invalid_function(invalid)
+        function = self._picture.functions.get(key)
+        return None if function is None else function_status_of(function, self.reach(key))
+
+    def reach(self, key: ResourceKey) -> Reach:
+        """How a function is reached. Raises KeyError for one that is not there."""
+        return self._picture.reaches[key]
+
+    def _status(self, trigger: Trigger) -> TriggerStatus:
+        picture, key = self._picture, trigger.key
+        return status_of(
+            trigger,
+            picture.own.get(key, ()),
+            picture.chosen[key],
+            missing=self._kinds[trigger.kind].missing,
+            lacking=picture.lacking.get(key, ""),
+            reaches=picture.reaches,
+            source=self._listeners.state,
+            problem=lambda name: self._dispatcher.link(name).problem,
+        )
 
     async def _follow(self) -> None:
         async for snapshot in self._source.snapshots():
-            known = self.snapshot.faults if self.snapshot is not None else ()
-            for fault in snapshot.faults:
-                if fault not in known:
+            known = self.snapshot.complaints() if self.snapshot is not None else ()
+            told = set(known)
+            for fault in snapshot.complaints():
+                if fault not in told:
                     log.warning("manifest.fault", fault=str(fault))
             for kind in {trigger.kind for trigger in snapshot.triggers} - self._told:
                 if self._kinds[kind].missing:
@@ -116,33 +186,95 @@ class Reconciler:
         snapshot = self.snapshot
         if snapshot is None:
             return
-        self._functions = {function.key: function for function in snapshot.functions}
-        self._processes.converge(
+        self._code.converge(
             {
-                key: _code(function)
-                for key, function in self._functions.items()
+                function.key: _code(function)
+                for function in snapshot.functions
                 if function.spec.code is not None
             }
         )
-        self.bindings = bind(snapshot.triggers, self._functions, self._urls())
-        self._dispatcher.rebind(binding.target for binding in self.bindings)
+        before, now = self._picture, self._look(snapshot)
+        self._picture = now
+        self._dispatcher.rebind(binding.target for binding in now.bindings.values())
         self._listeners.converge(
-            binding.listening for binding in self.bindings if not binding.paused
+            binding.listening for binding in now.bindings.values() if not binding.paused
         )
+        now.compare(before, self._changes)
 
-    def _urls(self) -> dict[ResourceKey, str]:
-        urls = {}
-        for key, function in self._functions.items():
-            url = (
-                function.spec.url if function.spec.code is None else self._processes.state(*key).url
-            )
-            if url is not None:
-                urls[key] = url
-        return urls
+    def _look(self, snapshot: Snapshot) -> _Picture:
+        now = _Picture()
+        now.triggers = {trigger.key: trigger for trigger in snapshot.triggers}
+        now.functions = {function.key: function for function in snapshot.functions}
+        now.invalid = {(invalid.kind, invalid.key): invalid for invalid in snapshot.invalid}
+        now.reaches = {f.key: self._reach(f, snapshot) for f in snapshot.functions}
+        now.chosen = choose(snapshot.triggers, snapshot.functions)
+        values: dict[ResourceKey, Mapping[Reference, bytes] | None] = {}
+        for trigger in snapshot.triggers:
+            found, lacking = resolve(trigger.source, trigger.namespace, snapshot, self._environ)
+            if lacking:
+                values[trigger.key], now.lacking[trigger.key] = None, lacking
+            elif found:
+                values[trigger.key] = found
+        urls = {key: reach.url for key, reach in now.reaches.items() if reach.url is not None}
+        now.bindings = bind(snapshot.triggers, now.chosen, urls, values, self._picture.bindings)
+        for binding in now.bindings.values():
+            now.own[binding.trigger.key].append(binding)
+        return now
 
-    def _unreachable(self, key: ResourceKey) -> tuple[str, str]:
-        state = self._processes.state(*key)
-        return state.reason, state.message
+    def _reach(self, function: Function, snapshot: Snapshot) -> Reach:
+        spec = function.spec
+        if spec.url is not None:
+            return Reach(spec.url)
+        if spec.service is not None:
+            there = snapshot.services.get(ResourceKey(function.namespace, spec.service.name))
+            return reach(spec.service, function.namespace, there)
+        state = self._code.state(*function.key)
+        return Reach(state.url, state.reason, state.message)
+
+
+class _Picture:
+    """What one pass over a snapshot found."""
+
+    def __init__(self) -> None:
+        self.triggers: dict[ResourceKey, Trigger] = {}
+        self.functions: dict[ResourceKey, Function] = {}
+        self.invalid: dict[tuple[str, ResourceKey], Invalid] = {}
+        self.reaches: dict[ResourceKey, Reach] = {}
+        self.chosen: Chosen = {}
+        self.lacking: dict[ResourceKey, str] = {}
+        self.bindings: dict[str, Binding] = {}
+        self.own: defaultdict[ResourceKey, list[Binding]] = defaultdict(list)
+
+    def compare(self, before: _Picture, changes: Changes) -> None:
+        """Note what is not as it was before."""
+        for key in _differing(before.functions, self.functions):
+            changes.function(key)
+        moved = set(_differing(before.reaches, self.reaches))
+        for key in moved:
+            changes.function(key)
+        for key in _differing(before.triggers, self.triggers):
+            changes.trigger(key)
+        for kind, key in _differing(before.invalid, self.invalid):
+            (changes.function if kind == FUNCTION else changes.trigger)(key)
+        for key, wanted in self.chosen.items():
+            if (
+                (moved and any(function.key in moved for function in wanted))
+                or len(wanted) != len(before.chosen.get(key, ()))
+                or self.lacking.get(key) != before.lacking.get(key)
+                or self.own.get(key) != before.own.get(key)
+            ):
+                changes.trigger(key)
+
+
+def _differing(before: Mapping[K, object], now: Mapping[K, object]) -> list[K]:
+    """Keys whose values are not the same, and those on one side alone."""
+    missing = object()
+    changed = [
+        key
+        for key, value in now.items()
+        if (old := before.get(key, missing)) is not value and old != value
+    ]
+    return changed + [key for key in before if key not in now]
 
 
 def _code(function: Function) -> Code:

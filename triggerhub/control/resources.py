@@ -1,4 +1,4 @@
-"""The values that manifests stand for: Trigger and Function."""
+"""The values that manifests stand for: Trigger, Function, Values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from triggerhub.control.faults import Fault, dotted
 from triggerhub.control.places import FieldPath
 from triggerhub.control.scalars import Duration
+from triggerhub.control.services import Service
 from triggerhub.control.specs import (
     CodeSpec,
     DeadLetterSpec,
@@ -22,13 +23,16 @@ from triggerhub.control.specs import (
     FunctionSpec,
     LabelSelector,
     OnExhausted,
+    OnFunctionDelete,
     RetryPolicy,
     TriggerSpec,
 )
 
 __all__ = [
     "API_VERSION",
+    "CONFIG_MAP",
     "FUNCTION",
+    "SECRET",
     "CodeSpec",
     "DeadLetterSpec",
     "DeliverySpec",
@@ -37,24 +41,42 @@ __all__ = [
     "Function",
     "FunctionReference",
     "FunctionSpec",
+    "Invalid",
     "LabelSelector",
     "Manifest",
     "OnExhausted",
+    "OnFunctionDelete",
+    "Resource",
     "ResourceKey",
     "RetryPolicy",
     "Snapshot",
     "Trigger",
     "TriggerSpec",
+    "ValueKey",
+    "Values",
     "Where",
 ]
 
 API_VERSION = "triggerhub.dev/v1alpha1"
 FUNCTION = "Function"
+SECRET = "Secret"  # noqa: S105 - a kind
+CONFIG_MAP = "ConfigMap"
 
 
 class ResourceKey(NamedTuple):
     namespace: str
     name: str
+
+
+class ValueKey(NamedTuple):
+    """A Secret or ConfigMap."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +154,11 @@ class Trigger:
     source: BaseModel | None
     """The connector's half; None while its connector is not installed."""
     where: Where = field(default=Where(), compare=False, repr=False)
+    key: ResourceKey = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> ResourceKey:
-        return ResourceKey(self.namespace, self.name)
+    def __post_init__(self) -> None:
+        # Made once: every pass over thousands of them asks for it, several times.
+        object.__setattr__(self, "key", ResourceKey(self.namespace, self.name))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
@@ -155,13 +178,54 @@ class Function:
     """Relative path to content: of ``inline`` as decoded; of ``files`` once their source has
     read them; None for a function that is a URL."""
     where: Where = field(default=Where(), compare=False, repr=False)
+    key: ResourceKey = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Made once: every pass over thousands of them asks for it, several times.
+        object.__setattr__(self, "key", ResourceKey(self.namespace, self.name))
+
+    def __str__(self) -> str:
+        return f"{FUNCTION} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """A Secret or ConfigMap: what references stand for. Never shown."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    created: datetime
+    data: Mapping[str, bytes] = field(repr=False)
+    where: Where = field(default=Where(), compare=False, repr=False)
+
+    @property
+    def key(self) -> ValueKey:
+        return ValueKey(self.kind, self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+Resource = Trigger | Function | Values
+"""What a manifest stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalid:
+    """An object of a cluster that stands for no value. Nothing of what it said before holds: a
+    hub that starts now would not know it either."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    faults: tuple[Fault, ...]
 
     @property
     def key(self) -> ResourceKey:
         return ResourceKey(self.namespace, self.name)
-
-    def __str__(self) -> str:
-        return f"{FUNCTION} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +236,16 @@ class Snapshot:
     """The oldest first, then by namespace and name."""
     functions: tuple[Function, ...] = ()
     faults: tuple[Fault, ...] = ()
+    """What is wrong in files."""
+    invalid: tuple[Invalid, ...] = ()
+    """What is wrong in objects of a cluster."""
+    services: Mapping[ResourceKey, Service] = field(default_factory=dict)
+    """Those that functions name."""
+    values: Mapping[ValueKey, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
+    """Data of the Secrets and ConfigMaps that exist; of a cluster, those that are referred to."""
+    unread: Mapping[ValueKey, str] = field(default_factory=dict)
+    """Why it is not known whether the others that are referred to exist, a sentence each."""
+
+    def complaints(self) -> tuple[Fault, ...]:
+        """All that is wrong, wherever."""
+        return (*self.faults, *(fault for invalid in self.invalid for fault in invalid.faults))

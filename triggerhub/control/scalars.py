@@ -24,11 +24,16 @@ _DURATION = rf"^({_PART.pattern})+$"
 _LONGEST = 2_540_400 * 3600.0  # what Go's time.Duration holds, hence what Kubernetes takes
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(r"(?=.{1,253}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/")
 _HANDLER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL_TEXT = re.compile(r"[!-~]+")
+_URL_PATH = re.compile(r"/[!$%&'()*+,./0-9:;=?@A-Z_a-z~-]*")
+_PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 
 
 def expected(what: str) -> PydanticCustomError:
@@ -112,6 +117,21 @@ def http_url(value: str) -> str:
     return value
 
 
+def _url_path(value: str) -> str:
+    if not _URL_PATH.fullmatch(value):
+        raise expected("a path that begins with /, other characters percent-encoded")
+    return value
+
+
+def _service_port(value: int | str) -> int | str:
+    if isinstance(value, str):
+        if not _PORT_NAME.fullmatch(value):
+            raise expected("a port's number, or its name: at most 15 of a-z 0-9 -, one a letter")
+    elif not 0 < value < 65536:
+        raise expected("a port from 1 to 65535")
+    return value
+
+
 def _file_path(value: str) -> str:
     parts = value.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in value or "\0" in value:
@@ -143,9 +163,17 @@ Duration = Annotated[
 Name = Annotated[str, _checked(_NAME, "at most 63 of a-z 0-9 -, first and last a letter or digit")]
 """A DNS label (RFC 1123): no dots, so that ``namespace.trigger.function`` is unambiguous."""
 
+ObjectName = Annotated[
+    str, _checked(_OBJECT_NAME, "at most 253 of a-z 0-9 - ., each part within letters or digits")
+]
+"""A DNS subdomain (RFC 1123), as Secrets and ConfigMaps have for a name."""
+
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 LabelValue = Annotated[str, AfterValidator(_label_value)]
 HTTPURL = Annotated[str, AfterValidator(http_url)]
+URLPath = Annotated[str, AfterValidator(_url_path)]
+ServicePort = Annotated[int | str, AfterValidator(_service_port)]
+"""A port's number, or its name (IANA service name, RFC 6335)."""
 FilePath = Annotated[str, AfterValidator(_file_path)]
 Handler = Annotated[str, _checked(_HANDLER, "a module and a function such as main.handle")]
 PackageRequirement = Annotated[str, AfterValidator(_requirement)]

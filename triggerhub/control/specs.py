@@ -20,6 +20,8 @@ from triggerhub.control.scalars import (
     LabelValue,
     Name,
     PackageRequirement,
+    ServicePort,
+    URLPath,
     VariableName,
     VariableValue,
     go_duration,
@@ -80,6 +82,13 @@ class OnExhausted(StrEnum):
     DEAD_LETTER = "DeadLetter"
     BLOCK = "Block"
     DROP = "Drop"
+
+
+class OnFunctionDelete(StrEnum):
+    """What becomes of a trigger whose last function is deleted."""
+
+    KEEP = "Keep"
+    DELETE = "Delete"
 
 
 class RetryPolicy(Spec):
@@ -229,6 +238,10 @@ class TriggerSpec(Spec):
     paused: bool = Field(
         default=False, description="True: keeps its position and delivers nothing."
     )
+    on_function_delete: Annotated[OnFunctionDelete, Field(strict=False)] = Field(
+        default=OnFunctionDelete.KEEP,
+        description="Delete: in a cluster, the trigger is deleted with its last function.",
+    )
 
 
 class CodeSpec(Spec):
@@ -273,10 +286,24 @@ class CodeSpec(Spec):
         return self
 
 
-class FunctionSpec(Spec):
-    """What answers the events: a URL, or code that the hub runs."""
+class ServiceSpec(Spec):
+    """A Service of the cluster that answers events."""
 
-    exactly_one = ("url", "code")
+    name: Name = Field(description="A Service of the function's namespace.")
+    port: ServicePort | None = Field(
+        default=None,
+        description="Number or name of one of its ports. Default: its only port.",
+    )
+    path: URLPath = Field(default="/", description="Path that events are POSTed to.")
+
+
+class FunctionSpec(Spec):
+    """What answers the events: a URL, a Service of the cluster, or code that the hub runs."""
+
+    exactly_one = ("url", "service", "code")
 
     url: HTTPURL | None = Field(default=None, description="Where to POST events.")
+    service: ServiceSpec | None = Field(
+        default=None, description="A Service of the cluster, in the function's namespace."
+    )
     code: CodeSpec | None = Field(default=None, description="Code that the hub runs.")

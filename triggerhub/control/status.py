@@ -1,4 +1,4 @@
-"""What is true of a trigger and its bindings, as conditions."""
+"""What is true of a trigger, its bindings and a function, as conditions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from triggerhub.control.binding import Binding, chosen
+from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
-from triggerhub.control.resources import Function, ResourceKey, Trigger
+from triggerhub.control.resources import Function, Invalid, ResourceKey, Trigger
+from triggerhub.control.services import Reach
 from triggerhub.delivery.target import Problem
 
 
@@ -30,48 +31,122 @@ class Condition:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class BoundFunction:
+    """One entry of ``status.bindings``."""
+
+    function: str
+    url: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerStatus:
-    """A trigger's status: its conditions, and the names of its bindings."""
+    """A trigger's status: its conditions, and its bindings."""
 
     kind: str
     namespace: str
     name: str
     observed_generation: int
     conditions: tuple[Condition, ...]
-    bindings: tuple[str, ...]
+    functions: tuple[BoundFunction, ...]
 
     @property
     def ready(self) -> Condition:
         return self.conditions[-1]
 
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """The bindings' names."""
+        prefix = f"{self.namespace}.{self.name}."
+        return tuple(prefix + bound.function for bound in self.functions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionStatus:
+    """A function's status: its conditions, and where it is reached."""
+
+    namespace: str
+    name: str
+    observed_generation: int
+    conditions: tuple[Condition, ...]
+    url: str
+
 
 def status_of(
     trigger: Trigger,
     bindings: Sequence[Binding],
-    functions: Mapping[ResourceKey, Function],
+    wanted: Sequence[Function],
     *,
     missing: str,
-    unreachable: Callable[[ResourceKey], tuple[str, str]],
+    lacking: str,
+    reaches: Mapping[ResourceKey, Reach],
     source: Callable[[str], SourceState | None],
     problem: Callable[[str], Problem | None],
 ) -> TriggerStatus:
-    """``bindings`` are this trigger's own; ``missing`` says what an uninstalled connector needs;
-    ``unreachable`` gives reason and message for a function that has no URL; ``source`` and
-    ``problem`` answer for a binding's name."""
+    """``bindings`` are this trigger's own, ``wanted`` the functions that it means; ``missing``
+    says what an uninstalled connector needs, ``lacking`` which reference of its source stands for
+    nothing; ``reaches`` holds how functions are reached; ``source`` and ``problem`` answer for a
+    binding's name."""
     states = [state for b in bindings if (state := source(b.name)) is not None]
     accepted = _accepted(trigger, missing, states)
-    bound = _bound(trigger, bindings, functions, unreachable)
+    bound = _bound(trigger, bindings, wanted, lacking, reaches)
     connected = _connected(trigger, states)
-    ready = _ready(trigger, (accepted, bound, connected), [problem(b.name) for b in bindings])
+    troubles = [trouble for b in bindings if (trouble := problem(b.name)) is not None]
+    ready = _ready((accepted, bound, connected), wanted, reaches, troubles)
     return TriggerStatus(
         kind=trigger.kind,
         namespace=trigger.namespace,
         name=trigger.name,
         observed_generation=trigger.generation,
         conditions=(accepted, bound, connected, ready),
-        bindings=tuple(b.name for b in bindings),
+        functions=tuple(BoundFunction(b.listening.function, b.target.url) for b in bindings),
     )
+
+
+def function_status_of(function: Function, reach: Reach) -> FunctionStatus:
+    """``reach`` is how it is reached, or why it is not."""
+    status = State.TRUE if not reach.troubled else State.FALSE
+    return FunctionStatus(
+        namespace=function.namespace,
+        name=function.name,
+        observed_generation=function.generation,
+        conditions=(
+            Condition("Accepted", State.TRUE, "Accepted"),
+            Condition("Ready", status, reach.reason, reach.message),
+        ),
+        url=reach.url or "",
+    )
+
+
+def invalid_trigger(invalid: Invalid) -> TriggerStatus:
+    """Of an object that stands for no trigger."""
+    accepted, rest = _refused(invalid, ("Bound", "Connected", "Ready"))
+    return TriggerStatus(
+        kind=invalid.kind,
+        namespace=invalid.namespace,
+        name=invalid.name,
+        observed_generation=invalid.generation,
+        conditions=(accepted, *rest),
+        functions=(),
+    )
+
+
+def invalid_function(invalid: Invalid) -> FunctionStatus:
+    """Of an object that stands for no function."""
+    accepted, rest = _refused(invalid, ("Ready",))
+    return FunctionStatus(
+        namespace=invalid.namespace,
+        name=invalid.name,
+        observed_generation=invalid.generation,
+        conditions=(accepted, *rest),
+        url="",
+    )
+
+
+def _refused(invalid: Invalid, types: Sequence[str]) -> tuple[Condition, list[Condition]]:
+    message = "; ".join(str(fault) for fault in invalid.faults)
+    accepted = Condition("Accepted", State.FALSE, "InvalidSpec", message)
+    return accepted, [Condition(name, State.FALSE, "InvalidSpec", message) for name in types]
 
 
 def _accepted(trigger: Trigger, missing: str, states: Sequence[SourceState]) -> Condition:
@@ -86,10 +161,10 @@ def _accepted(trigger: Trigger, missing: str, states: Sequence[SourceState]) -> 
 def _bound(
     trigger: Trigger,
     bindings: Sequence[Binding],
-    functions: Mapping[ResourceKey, Function],
-    unreachable: Callable[[ResourceKey], tuple[str, str]],
+    wanted: Sequence[Function],
+    lacking: str,
+    reaches: Mapping[ResourceKey, Reach],
 ) -> Condition:
-    wanted = chosen(trigger, functions)
     if not wanted:
         name = trigger.spec.function.name
         if name is None:
@@ -102,13 +177,15 @@ def _bound(
             f"function {name} does not exist in namespace {trigger.namespace}; "
             "nothing is listened to until it does",
         )  # fmt: skip
+    if lacking:
+        return Condition("Bound", State.FALSE, "ReferenceNotFound", lacking)
     bound = {b.listening.function for b in bindings}
     for function in wanted:
         if function.name not in bound and trigger.source is not None:
-            reason, message = unreachable(function.key)
+            reach = reaches[function.key]
             return Condition(
                 "Bound", State.FALSE, "FunctionNotReady",
-                f"function {function.name}: {reason}: {message}",
+                f"function {function.name}: {reach.reason}: {reach.message}",
             )  # fmt: skip
     if trigger.source is None:
         return Condition("Bound", State.FALSE, "ConnectorNotInstalled")
@@ -129,12 +206,18 @@ def _connected(trigger: Trigger, states: Sequence[SourceState]) -> Condition:
 
 
 def _ready(
-    trigger: Trigger, parts: Sequence[Condition], problems: Sequence[Problem | None]
+    parts: Sequence[Condition],
+    wanted: Sequence[Function],
+    reaches: Mapping[ResourceKey, Reach],
+    troubles: Sequence[Problem],
 ) -> Condition:
     for part in parts:
         if part.status is not State.TRUE:
             return Condition("Ready", part.status, part.reason, part.message)
-    trouble = next((p for p in problems if p is not None), None)
-    if trouble is not None:
-        return Condition("Ready", State.FALSE, trouble.reason, trouble.message)
+    for function in wanted:
+        reach = reaches[function.key]
+        if reach.troubled:
+            return Condition("Ready", State.FALSE, reach.reason, reach.message)
+    if troubles:
+        return Condition("Ready", State.FALSE, troubles[0].reason, troubles[0].message)
     return Condition("Ready", State.TRUE, "Ready")

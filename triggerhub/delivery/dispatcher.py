@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from triggerhub.connector import GivenBack
 from triggerhub.delivery.link import Link
@@ -12,13 +12,26 @@ from triggerhub.event import Event, Outcome
 from triggerhub.store.records import Delivery, Store
 
 
+def _unheard(binding: str) -> None:
+    """Nobody asked to know."""
+
+
 class Dispatcher:
     """Knows every binding's link. ``rebind`` is also the clean-up when a function is deleted:
     what is not in the new table has its waiting deliveries given back and takes no more."""
 
-    def __init__(self, transport: Transport, store: Store) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        store: Store,
+        *,
+        changed: Callable[[str], None] = _unheard,
+    ) -> None:
+        """``changed`` is called with a binding's name when its problem is another, and when an
+        event became a dead letter."""
         self._transport = transport
         self._store = store
+        self._changed = changed
         self._links: dict[str, Link] = {}
 
     def rebind(self, targets: Iterable[Target]) -> None:
@@ -40,7 +53,9 @@ class Dispatcher:
         """The link of that name, made where it does not exist yet (it then gives back)."""
         found = self._links.get(name)
         if found is None:
-            found = self._links[name] = Link(name, self._transport, self._store)
+            found = self._links[name] = Link(
+                name, self._transport, self._store, changed=self._changed
+            )
         return found
 
     def links(self) -> Iterator[Link]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from triggerhub import __version__
@@ -39,8 +39,18 @@ _PROBLEMS = ("DeadLetterUnavailable", "FunctionAway", "FunctionGone", "Blocked")
 class Link:
     """The delivering end of one binding: what a subscription's ``emit`` is."""
 
-    def __init__(self, name: str, transport: Transport, store: Store) -> None:
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        store: Store,
+        *,
+        changed: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """``changed`` is called with the name when the problem is another, and when an event
+        became a dead letter."""
         self.name = name
+        self._changed = changed
         self.tally = Tally()
         self.target: Target | None = None
         self.last_error = ""
@@ -60,8 +70,9 @@ class Link:
         self._prefix = head_prefix(self._endpoint.path, self._endpoint.host_header, AGENT)
         self._encode = encode_binary if target.format is Format.BINARY else encode_structured
         if before is None or before.url != target.url:
-            self._problems.clear()
             self._waits.open()
+            for reason in tuple(self._problems):
+                self._over(reason)
 
     @property
     def problem(self) -> Problem | None:
@@ -187,11 +198,11 @@ class Link:
         self.last_error = course.describe()
         if verdict is Verdict.AWAY:
             if self._waits.found_away(course):
-                self._problems["FunctionAway"] = f"the function is away: {self.last_error}"
+                self._trouble("FunctionAway", f"the function is away: {self.last_error}")
         else:
             self._answered()
             if status == 410:
-                self._problems["FunctionGone"] = "the function answers 410 Gone"
+                self._trouble("FunctionGone", "the function answers 410 Gone")
         return verdict
 
     def _delay(self, course: Course, policy: Policy, now: float) -> float:
@@ -207,19 +218,21 @@ class Link:
         if action is OnExhausted.DROP:
             return _DROPPED
         if action is OnExhausted.BLOCK:
-            self._problems["Blocked"] = f"event {course.event.id}: {course.fate}"
+            self._trouble("Blocked", f"event {course.event.id}: {course.fate}")
             return None
         letter = course.dead_letter(self._aimed(), reason)
         tries = 0
         while (trouble := await self._lay_down(letter)) is not None:
             # Until the letter is safe the event is not settled, however long that takes.
             tries += 1
-            self._problems["DeadLetterUnavailable"] = (
-                f"dead letters cannot be stored, so their events wait: {trouble}"
+            self._trouble(
+                "DeadLetterUnavailable",
+                f"dead letters cannot be stored, so their events wait: {trouble}",
             )
             await self._waits.pause(self._aimed().retry.wait(tries, random.random))
-        self._problems.pop("DeadLetterUnavailable", None)
+        self._over("DeadLetterUnavailable")
         course.letter = letter.id
+        self._changed(self.name)
         return _DEAD
 
     async def _lay_down(self, letter: DeadLetter) -> str | None:
@@ -288,13 +301,23 @@ class Link:
         return self.target
 
     def _answered(self) -> None:
-        self._problems.pop("FunctionAway", None)
+        self._over("FunctionAway")
         self._waits.answered()
 
     def _well(self) -> None:
         self._answered()
-        self._problems.pop("FunctionGone", None)
-        self._problems.pop("Blocked", None)
+        self._over("FunctionGone")
+        self._over("Blocked")
+
+    def _trouble(self, reason: str, message: str) -> None:
+        new = reason not in self._problems
+        self._problems[reason] = message
+        if new:
+            self._changed(self.name)
+
+    def _over(self, reason: str) -> None:
+        if self._problems.pop(reason, None) is not None:
+            self._changed(self.name)
 
 
 def _hub_reply(target: Target, failure: Failure | None) -> Reply:

@@ -1,7 +1,8 @@
 """The documents of a YAML or JSON file: JSON types, and the line of everything in them.
 
 Scalars mean what they mean to ``kubectl`` (YAML 1.1 booleans, octal ``010``, no dates, no
-sexagesimals), so a manifest means the same in a folder as in a cluster.
+sexagesimals), so a manifest means the same in a folder as in a cluster. No error shows a value:
+which of them are a Secret's is not known here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ MAX_DEPTH = 64
 _PREFIX = "tag:yaml.org,2002:"
 _STR, _INT, _FLOAT, _BOOL, _NULL, _MERGE, _MAP, _SEQ = (
     _PREFIX + name for name in ("str", "int", "float", "bool", "null", "merge", "map", "seq")
+)
+_TAGS = frozenset(
+    {"binary", "bool", "float", "int", "map", "null", "omap", "pairs", "seq", "set", "timestamp"}
 )
 _WORDS: dict[str, bool | None] = {
     cased: meaning
@@ -240,7 +244,7 @@ class _Builder:
         elif isinstance(node, SequenceNode) and node.tag == _SEQ:
             data = [self.value(item, depth + 1) for item in node.value]
         else:
-            raise _wrong(node, f"found the tag {_short(node.tag)}, expected plain data")
+            raise _wrong(node, f"found {_tagged(node.tag)}, expected plain data")
         self._built[id(node)] = data, self._size - before, self._deepest - depth
         self._deepest = max(outer, self._deepest)
         return data
@@ -285,8 +289,10 @@ def _wrong(node: Node, message: str) -> DocumentError:
     return DocumentError(message, node.start_mark.line + 1)
 
 
-def _short(tag: str) -> str:
-    return "!!" + tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else tag
+def _tagged(tag: str) -> str:
+    """A tag that somebody meant, or a text that begins like one."""
+    name = tag.removeprefix(_PREFIX)
+    return f"the tag !!{name}" if name in _TAGS else "a tag (write a text with ! in quotes)"
 
 
 def _key(node: Node) -> str:
@@ -315,9 +321,9 @@ def _scalar(node: ScalarNode) -> Any:
         plain = text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")
         number = float(plain)
         if not math.isfinite(number):
-            raise _wrong(node, f"found {text}, expected a finite number")
+            raise _wrong(node, "found a number that is infinite or none, expected a finite one")
         return number
-    raise _wrong(node, f"found {text} with the tag {_short(tag)}, expected plain data")
+    raise _wrong(node, f"found {_tagged(tag)}, expected plain data")
 
 
 def _integer(node: ScalarNode, text: str) -> int:
@@ -325,5 +331,5 @@ def _integer(node: ScalarNode, text: str) -> int:
     base = {"0b": 2, "0x": 16, "0o": 8}.get(digits[:2], 8 if digits[0] == "0" else 10)
     body = digits[2:] if digits[:2] in ("0b", "0x", "0o") else digits
     if not body or len(body) > 400:
-        raise _wrong(node, f"found {text[:40]}, expected a number")
+        raise _wrong(node, f"found {len(body)} digits, expected a number")
     return int(body, base) * (-1 if text[0] == "-" else 1)

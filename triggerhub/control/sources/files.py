@@ -19,11 +19,12 @@ from triggerhub.control.decoding import decode
 from triggerhub.control.faults import Fault, dotted, shown
 from triggerhub.control.places import FieldPath
 from triggerhub.control.plugins import Kind
-from triggerhub.control.resources import Function, Manifest, Snapshot, Where
+from triggerhub.control.resources import Function, Manifest, Resource, Snapshot, Where
 from triggerhub.control.sources.documents import Document, DocumentError, decoded, documents
 from triggerhub.control.sources.ledger import Ledger, Page, slot_of
 from triggerhub.control.sources.tree import SUFFIXES, Stamp, Tree, look, stamp_of
 from triggerhub.control.sources.watching import wakes
+from triggerhub.control.values import decode_values, kind_meant
 
 MAX_FILE = 16 * 1024 * 1024
 MAX_CODE = 10 * 1024 * 1024
@@ -187,7 +188,9 @@ class _Reader:
     ) -> None:
         where = Where(self._path, self._folder, lambda path: document.line(at + path))
         manifest = Manifest.read(data, where=where, created=self._created)
-        value = decode(manifest, self._kinds)
+        kind = kind_meant(manifest)
+        value: Resource | tuple[Fault, ...]
+        value = decode_values(manifest, kind) if kind else decode(manifest, self._kinds)
         if isinstance(value, Function):
             value = self._with_code(value, manifest)
         if isinstance(value, tuple):

@@ -7,20 +7,25 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from triggerhub.control.faults import Fault
-from triggerhub.control.resources import Function, Snapshot, Trigger
+from triggerhub.control.resources import FUNCTION, Function, Resource, Snapshot, Trigger, Values
 
 
 class Slot(NamedTuple):
     """A name that one object can have. Triggers of all kinds share one set of names, because a
     binding's name has no kind."""
 
-    function: bool
+    kind: str
+    """Empty for triggers."""
     namespace: str
     name: str
 
 
-def slot_of(resource: Trigger | Function) -> Slot:
-    return Slot(isinstance(resource, Function), resource.namespace, resource.name)
+def slot_of(resource: Resource) -> Slot:
+    if isinstance(resource, Trigger):
+        kind = ""
+    else:
+        kind = FUNCTION if isinstance(resource, Function) else resource.kind
+    return Slot(kind, resource.namespace, resource.name)
 
 
 @dataclass(slots=True)
@@ -29,9 +34,9 @@ class Page:
 
     rank: int
     """Of two new files with one name in them, the lower rank has it."""
-    good: dict[Slot, Trigger | Function] = field(default_factory=dict)
+    good: dict[Slot, Resource] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
-    kept: dict[Slot, Trigger | Function] = field(default_factory=dict)
+    kept: dict[Slot, Resource] = field(default_factory=dict)
     """Last good versions of what is missing or faulty now; they stand while the page has a
     fault."""
 
@@ -44,14 +49,14 @@ class Page:
 
 class _Claim(NamedTuple):
     file: str
-    value: Trigger | Function
+    value: Resource
     kept: bool
 
 
 class _Standing(NamedTuple):
     file: str
-    raw: Trigger | Function
-    final: Trigger | Function
+    raw: Resource
+    final: Resource
 
 
 class Ledger:
@@ -92,6 +97,7 @@ class Ledger:
         return Snapshot(
             triggers=tuple(value for value in finals if isinstance(value, Trigger)),
             functions=tuple(value for value in finals if isinstance(value, Function)),
+            values={value.key: value.data for value in finals if isinstance(value, Values)},
             faults=tuple(sorted(faults, key=lambda fault: (fault.file, fault.line))),
         )
 
@@ -125,19 +131,21 @@ class Ledger:
         return _Standing(file, value, final)
 
 
-def _kind(value: Trigger | Function) -> str:
+def _kind(value: Resource) -> str:
     return value.kind if isinstance(value, Trigger) else ""
 
 
-def _same_spec(before: Trigger | Function, after: Trigger | Function) -> bool:
+def _same_spec(before: Resource, after: Resource) -> bool:
     if isinstance(before, Trigger) and isinstance(after, Trigger):
         return before.spec == after.spec and before.source == after.source
     if isinstance(before, Function) and isinstance(after, Function):
         return before.spec == after.spec and before.code_files == after.code_files
+    if isinstance(before, Values) and isinstance(after, Values):
+        return before.data == after.data
     return False
 
 
-def _taken(value: Trigger | Function, holder: Trigger | Function) -> Fault:
+def _taken(value: Resource, holder: Resource) -> Fault:
     path = ("metadata", "name")
     return Fault(
         value.where.file,

@@ -1,0 +1,95 @@
+"""A hub's part in its cluster: what it watches, and what its leader writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import structlog
+
+from triggerhub.cluster.api import Api
+from triggerhub.cluster.cleanup import Cleanups
+from triggerhub.cluster.election import Election
+from triggerhub.cluster.events import Events
+from triggerhub.cluster.source import KubernetesSource
+from triggerhub.cluster.statuses import Statuses
+from triggerhub.control.changes import Changes
+from triggerhub.control.listeners import Listeners
+from triggerhub.control.plugins import Kind
+from triggerhub.control.reconciler import Reconciler
+from triggerhub.delivery.dispatcher import Dispatcher
+from triggerhub.settings import Settings
+
+log = structlog.get_logger()
+
+LEASE = "triggerhub"
+
+
+class Cluster:
+    """One replica among those that watch the same manifests. All deliver; the leader, chosen by
+    a Lease, writes statuses and cleans up, and acts where a source cannot be shared."""
+
+    def __init__(self, api: Api, kinds: Mapping[str, Kind], namespace: str | None) -> None:
+        """``namespace``: the one whose manifests are meant; None: all."""
+        self._api = api
+        self._leading = asyncio.Event()
+        self._listeners: Listeners | None = None
+        self.source = KubernetesSource(api, kinds, namespace)
+        self.election = Election(
+            api,
+            # Hubs of different scopes are no replicas of each other.
+            name=LEASE if namespace is None else f"{LEASE}-{namespace}",
+            namespace=api.namespace,
+            identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}",
+            changed=self._elected,
+        )
+
+    async def turn(self) -> float:
+        """Wait to be the leader; since when what falls due is its own, seconds since the epoch."""
+        while True:
+            await self._leading.wait()
+            if self.election.leading:
+                return self.election.since
+            await asyncio.sleep(0)  # its time is over: the event goes next
+
+    async def run(
+        self,
+        reconciler: Reconciler,
+        listeners: Listeners,
+        dispatcher: Dispatcher,
+        changes: Changes,
+    ) -> None:
+        """Until cancelled."""
+        self._listeners = listeners
+        events = Events(self._api, self.election)
+        statuses = Statuses(
+            self._api, self.source, reconciler, dispatcher, self.election, events, changes
+        )
+        cleanups = Cleanups(self._api, self.source, reconciler, listeners, self.election, events)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.election.run(), name="election")
+            tasks.create_task(statuses.run(), name="statuses")
+            tasks.create_task(events.run(), name="events")
+            tasks.create_task(cleanups.run(), name="cleanups")
+
+    def _elected(self) -> None:
+        if self.election.leading:
+            log.info("leader.elected")
+            self._leading.set()
+        elif self._leading.is_set():
+            log.info("leader.resigned")
+            self._leading.clear()
+            # At once: what acts for all must not go on while another replica takes over.
+            if self._listeners is not None:
+                self._listeners.resign()
+
+
+@asynccontextmanager
+async def connected(settings: Settings, kinds: Mapping[str, Kind]) -> AsyncIterator[Cluster]:
+    """The cluster that the settings mean. Raises OSError where no API server can be named."""
+    async with await Api.connect(kubeconfig=settings.kubeconfig, context=settings.context) as api:
+        yield Cluster(api, kinds, settings.namespace)

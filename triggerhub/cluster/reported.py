@@ -1,0 +1,153 @@
+"""The status of an object as a compact value, and as what server-side apply takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from sys import intern
+from typing import Any
+
+from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus
+
+LONGEST_MESSAGE = 32_768
+"""metav1.Condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One condition, and since when it has its status (RFC 3339)."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What ``status`` says."""
+
+    generation: int
+    conditions: tuple[Held, ...] = ()
+    bindings: tuple[tuple[str, str], ...] = ()
+    """Function and URL."""
+    cleanup: tuple[str, ...] = ()
+    """Names under which a source may keep something that is to go with the trigger."""
+    url: str = ""
+
+    @classmethod
+    def read(cls, status: object) -> Reported | None:
+        """From an object's ``status``; None where there is none, or none of this shape."""
+        if not isinstance(status, Mapping) or not status:
+            return None
+        return cls(
+            generation=_number(status.get("observedGeneration")),
+            conditions=tuple(
+                Held(
+                    *(
+                        intern(_text(condition.get(name)))
+                        for name in ("type", "status", "reason", "message", "lastTransitionTime")
+                    )
+                )
+                for condition in _mappings(status.get("conditions"))
+            ),
+            bindings=tuple(
+                (_text(binding.get("function")), _text(binding.get("url")))
+                for binding in _mappings(status.get("bindings"))
+            ),
+            cleanup=tuple(_text(name) for name in _list(status.get("cleanup"))),
+            url=_text(status.get("url")),
+        )
+
+    def condition(self, name: str) -> Held | None:
+        """The condition of that type."""
+        return next((held for held in self.conditions if held.type == name), None)
+
+    def says(self, other: Reported) -> bool:
+        """The same but for times."""
+        return self._timeless() == other._timeless()
+
+    def _timeless(self) -> Reported:
+        timeless = tuple(sorted((replace(h, since="") for h in self.conditions), key=_type))
+        return replace(self, conditions=timeless)
+
+    def as_status(self) -> dict[str, Any]:
+        """As the API server takes it."""
+        status: dict[str, Any] = {
+            "observedGeneration": self.generation,
+            "conditions": [
+                {
+                    "type": held.type,
+                    "status": held.status,
+                    "reason": held.reason,
+                    "message": held.message,
+                    "lastTransitionTime": held.since,
+                    "observedGeneration": self.generation,
+                }
+                for held in self.conditions
+            ],
+        }
+        if self.bindings:
+            status["bindings"] = [{"function": f, "url": url} for f, url in self.bindings]
+        if self.cleanup:
+            status["cleanup"] = list(self.cleanup)
+        if self.url:
+            status["url"] = self.url
+        return status
+
+
+def of_trigger(
+    status: TriggerStatus, before: Reported | None, now: str, *, cleaned: bool
+) -> Reported:
+    """What is to be reported. ``now`` is the time that a flipped condition bears; ``cleaned``:
+    the names of its bindings are kept for the clean-up."""
+    names = set(before.cleanup) if before is not None and cleaned else set()
+    return Reported(
+        generation=status.observed_generation,
+        conditions=_conditions(status.conditions, before, now),
+        bindings=tuple(sorted((bound.function, bound.url) for bound in status.functions)),
+        cleanup=tuple(sorted(names.union(status.bindings))) if cleaned else (),
+    )
+
+
+def of_function(status: FunctionStatus, before: Reported | None, now: str) -> Reported:
+    """What is to be reported of a function."""
+    return Reported(
+        generation=status.observed_generation,
+        conditions=_conditions(status.conditions, before, now),
+        url=status.url,
+    )
+
+
+def _conditions(
+    conditions: Sequence[Condition], before: Reported | None, now: str
+) -> tuple[Held, ...]:
+    found = []
+    for condition in conditions:
+        held = before.condition(condition.type) if before is not None else None
+        status = condition.status.value
+        since = held.since if held is not None and held.status == status and held.since else now
+        message = condition.message[:LONGEST_MESSAGE]
+        found.append(Held(condition.type, status, condition.reason, message, since))
+    return tuple(found)
+
+
+def _type(held: Held) -> str:
+    return held.type
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _list(value: object) -> Iterable[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _mappings(value: object) -> Iterable[Mapping[str, Any]]:
+    return (item for item in _list(value) if isinstance(item, Mapping))

@@ -1,0 +1,175 @@
+"""The CustomResourceDefinitions: the hub's half of each kind and its connector's, from the
+models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from triggerhub.control.plugins import Kind
+from triggerhub.control.resources import FUNCTION
+from triggerhub.control.schemas import Schema, structural
+from triggerhub.control.specs import FunctionSpec, TriggerSpec
+
+GROUP = "triggerhub.dev"
+VERSION = "v1alpha1"
+CATEGORY = "triggerhub"
+
+_NAMES = {
+    "rule": "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+    "message": "metadata.name: expected at most 63 of a-z 0-9 -, first and last a letter or digit",
+}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_TEXT: Schema = {"type": "string"}
+_CONDITIONS: Schema = {
+    "type": "array",
+    "description": "What is true of it, as conditions; Ready is the summary.",
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["type"],
+    "items": {
+        "type": "object",
+        "description": "One condition.",
+        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+        "properties": {
+            "type": _TEXT | {"maxLength": 316, "description": "What it is about."},
+            "status": _TEXT | {"enum": ["True", "False", "Unknown"], "description": "Whether so."},
+            "reason": _TEXT
+            | {"maxLength": 1024, "minLength": 1, "description": "Why, in one CamelCase word.",
+               "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+            "message": _TEXT | {"maxLength": 32768, "description": "Why, and what to do."},
+            "lastTransitionTime": _TIME | {"description": "Since when its status is what it is."},
+            "observedGeneration": {
+                "type": "integer", "format": "int64", "minimum": 0,
+                "description": "The metadata.generation that it speaks of.",
+            },
+        },
+    },
+}  # fmt: skip
+_OBSERVED: Schema = {
+    "type": "integer", "format": "int64",
+    "description": "The metadata.generation that the status speaks of.",
+}  # fmt: skip
+_TRIGGER_STATUS: Schema = {
+    "type": "object",
+    "description": "How it stands; written by the hub.",
+    "properties": {
+        "observedGeneration": _OBSERVED,
+        "conditions": _CONDITIONS,
+        "bindings": {
+            "type": "array",
+            "description": "The functions that get its events.",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["function"],
+            "items": {
+                "type": "object",
+                "description": "One function.",
+                "required": ["function"],
+                "properties": {
+                    "function": _TEXT | {"description": "Its name."},
+                    "url": _TEXT | {"description": "Where it is reached."},
+                },
+            },
+        },
+        "cleanup": {
+            "type": "array",
+            "description": "Names under which its source keeps something that goes with it.",
+            "x-kubernetes-list-type": "set",
+            "items": _TEXT,
+        },
+    },
+}  # fmt: skip
+_FUNCTION_STATUS: Schema = {
+    "type": "object",
+    "description": "How it stands; written by the hub.",
+    "properties": {
+        "observedGeneration": _OBSERVED,
+        "conditions": _CONDITIONS,
+        "url": _TEXT | {"description": "Where it is reached."},
+    },
+}
+
+
+def crd(kind: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The definition of one kind. Raises KeyError for an unknown one, and ValueError, with what to
+    install, where the connector's model cannot be had."""
+    if kind == FUNCTION:
+        spec = structural(FunctionSpec)
+        return _crd(
+            kind, spec, _FUNCTION_STATUS, ["fn"], "What answers events.",
+            [*_READY, _column("URL", ".status.url"), _AGE],
+        )  # fmt: skip
+    connector = kinds[kind]
+    if connector.source is None:
+        raise ValueError(connector.missing)
+    spec = structural(TriggerSpec)
+    source = structural(connector.source)
+    spec["properties"]["source"] = source
+    spec["required"] = [*spec.get("required", ()), "source"]
+    summary = getattr(connector.source, "summary", "")
+    about = (connector.source.__doc__ or "").strip()
+    columns = [
+        *_READY,
+        *([_column("Source", f".spec.source.{summary}")] if summary else []),
+        _column("Function", ".spec.function.name"),
+        *(_column(name, _condition(name, "status"), wide=True) for name in ("Bound", "Connected")),
+        _column("Message", _condition("Ready", "message"), wide=True),
+        _AGE,
+    ]
+    names = getattr(connector.source, "short_names", ())
+    return _crd(kind, spec, _TRIGGER_STATUS, list(names), about, columns)
+
+
+def _crd(
+    kind: str, spec: Schema, status: Schema, short: list[str], about: str, columns: list[Any]
+) -> dict[str, Any]:
+    plural = f"{kind.lower()}s"
+    names: dict[str, Any] = {
+        "kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower(),
+        "categories": [CATEGORY],
+    }  # fmt: skip
+    if short:
+        names["shortNames"] = short
+    root: Schema = {
+        "type": "object",
+        "description": about,
+        "required": ["spec"],
+        "x-kubernetes-validations": [_NAMES],
+        "properties": {
+            "apiVersion": _TEXT | {"description": f"{GROUP}/{VERSION}"},
+            "kind": _TEXT | {"description": kind},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+    }
+    version = {
+        "name": VERSION, "served": True, "storage": True,
+        "schema": {"openAPIV3Schema": root},
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+    }  # fmt: skip
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{GROUP}",
+            "labels": {"app.kubernetes.io/name": "triggerhub"},
+        },
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def _condition(name: str, field: str) -> str:
+    return f'.status.conditions[?(@.type=="{name}")].{field}'
+
+
+def _column(name: str, path: str, *, wide: bool = False) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": "string", "jsonPath": path}
+    return column | {"priority": 1} if wide else column
+
+
+_READY = [
+    _column("Ready", _condition("Ready", "status")),
+    _column("Reason", _condition("Ready", "reason")),
+]
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
