@@ -43,7 +43,8 @@ def test_a_resource_has_its_path(
         (LIST, 403, status(403, "Forbidden", 'kafkatriggers is forbidden: User "x" cannot list '
                            'resource "kafkatriggers"'),
          ("cannot list kafkatriggers.triggerhub.dev in namespace shop: forbidden; the hub's "
-         "service account needs the verb list on kafkatriggers.triggerhub.dev (docs/kubernetes.md, RBAC)")),
+         "service account needs the verb list on kafkatriggers.triggerhub.dev "
+         "(docs/kubernetes.md, RBAC)")),
         (Asked("watch", Resource("", "v1", "services"), None), 403,
          status(403, "Forbidden", 'services is forbidden: User "x" cannot watch resource'),
          ("cannot watch services in all namespaces: forbidden; the hub's service account needs the "
