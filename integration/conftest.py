@@ -7,11 +7,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 
 from integration.kubernetes import ApiServer, Cluster
+from integration.room import Room
 from integration.servers import Kafka
 
-CRDS = Path(__file__).parent.parent / "crds"
+ROOT = Path(__file__).parents[1]
+CRDS = ROOT / "crds"
+_RIGHTS = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole",
+           "ClusterRoleBinding"}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +50,20 @@ def namespace(apiserver: ApiServer) -> Iterator[str]:
     apiserver.kubectl("create", "namespace", name)
     yield name
     apiserver.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def account(apiserver: ApiServer) -> Path:
+    """A kubeconfig with the rights of a hub that was installed by `deploy/install`."""
+    rendered = yaml.safe_load_all(apiserver.kubectl("kustomize", str(ROOT / "deploy" / "base")))
+    apiserver.apply(*(m for m in rendered if m["kind"] in _RIGHTS), namespace="triggerhub")
+    return apiserver.service_account("triggerhub", "triggerhub")
+
+
+@pytest.fixture
+def room(apiserver: ApiServer, namespace: str, account: Path) -> Room:
+    """A namespace, and the rights of a hub."""
+    return Room(apiserver, namespace, account)
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,12 @@ class ApiServer(Cluster):
         revision = self._etcd_call("/v3/kv/put", {"key": key})["header"]["revision"]
         self._etcd_call("/v3/kv/compaction", {"revision": revision, "physical": True})
 
+    def forget(self, path: str) -> None:
+        """Delete an object where it is stored, so that no watch tells of it: only while the API
+        server is away. ``path``: group, plural, namespace and name."""
+        key = base64.b64encode(f"/registry/{path}".encode()).decode()
+        assert int(self._etcd_call("/v3/kv/deleterange", {"key": key})["deleted"]) == 1
+
     def request(self, method: str, path: str, body: Any = None, timeout: float = 60.0) -> Any:
         """JSON of one request; raises HTTPError for what is no success."""
         content = "application/merge-patch+json" if method == "PATCH" else "application/json"

@@ -7,106 +7,19 @@ import json
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from integration.function import Call, answering, reply
-from integration.hub import Hub, function, running, trigger
+from integration.hub import function, running
 from integration.kubernetes import ApiServer
+from integration.room import Room, http, hub_of, post
 from integration.servers import Kafka
 from integration.streams import Stream, accepted_at_least, arrived, in_order, kafka_trigger
 
-API = "/apis/triggerhub.dev/v1alpha1"
 RETRY = {"initial": "10ms", "max": "100ms"}
-PLURALS = {"Function": "functions", "KafkaTrigger": "kafkatriggers",
-           "CronTrigger": "crontriggers", "HTTPTrigger": "httptriggers"}  # fmt: skip
-
-
-class Room:
-    """One namespace of the API server, as a user would handle it."""
-
-    def __init__(self, server: ApiServer, namespace: str) -> None:
-        self.server = server
-        self.namespace = namespace
-
-    def apply(self, *manifests: dict[str, Any]) -> None:
-        """kubectl apply."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
-        self.server.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text)
-
-    def delete(self, kind: str, name: str, *options: str) -> None:
-        """kubectl delete."""
-        self.server.kubectl("delete", "-n", self.namespace, PLURALS[kind], name, *options)
-
-    def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """The object; None: it is not there."""
-        text = self.server.kubectl(
-            "get", "-n", self.namespace, PLURALS[kind], name, "-o", "json", "--ignore-not-found"
-        )
-        found: dict[str, Any] | None = json.loads(text) if text.strip() else None
-        return found
-
-    def patch(self, kind: str, name: str, body: Any) -> None:
-        """kubectl patch --type merge."""
-        text = json.dumps(body)
-        self.server.kubectl(
-            "patch", "-n", self.namespace, PLURALS[kind], name, "--type=merge", "-p", text
-        )
-
-    def condition(self, kind: str, name: str, which: str = "Ready") -> str:
-        """``status reason`` of one condition of the present generation; empty: none yet."""
-        found = self.get(kind, name)
-        status = (found or {}).get("status") or {}
-        if found is None or status.get("observedGeneration") != found["metadata"]["generation"]:
-            return ""
-        for condition in status["conditions"]:
-            if condition["type"] == which:
-                return f"{condition['status']} {condition['reason']}"
-        return ""
-
-    def events(self, name: str) -> list[str]:
-        """Reasons of the Events about an object, oldest first."""
-        text = self.server.kubectl("get", "-n", self.namespace, "events", "-o", "json")
-        found = sorted(json.loads(text)["items"], key=lambda e: e["metadata"]["creationTimestamp"])
-        return [e["reason"] for e in found if e["involvedObject"]["name"] == name]
-
-
-@pytest.fixture
-def room(apiserver: ApiServer, namespace: str) -> Room:
-    return Room(apiserver, namespace)
-
-
-@contextmanager
-def hub_of(room: Room, folder: Path, *options: str) -> Iterator[Hub]:
-    with running(
-        folder, "--namespace", room.namespace, *options, kubeconfig=room.server.kubeconfig
-    ) as hub:
-        yield hub
-
-
-def http(name: str, to: str, path: str) -> dict[str, Any]:
-    return trigger("HTTPTrigger", name, to, {"path": path})
-
-
-def post(hub: Hub, path: str) -> int:
-    """Status of one request to the hub's triggers; 0: no answer."""
-    request = urllib.request.Request(f"http://{hub.listen}{path}", data=b"x", method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError:
-        return 0
 
 
 def test_the_whole_life_of_a_trigger_and_its_function(
@@ -209,8 +122,8 @@ def test_delivery_goes_on_while_the_api_server_is_away(
                 assert hub.ready()
                 assert hub.request("GET", "/healthz")[0] == 200
         finally:
+            room.server.compact()
             room.server.start_apiserver()
-        room.server.compact()
         # What changed while nobody could look is seen, and so is what vanished.
         room.delete("KafkaTrigger", "gone")
         room.patch("KafkaTrigger", "orders", {"spec": {"paused": True}})
@@ -343,7 +256,7 @@ def test_an_object_that_the_schema_let_through_harms_only_itself(
     version["schema"] = {
         "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     }
-    del loose["metadata"]["managedFields"], loose["metadata"]["resourceVersion"]
+    del loose["metadata"]["resourceVersion"]
     try:
         apiserver.kubectl("replace", "-f", "-", stdin=json.dumps(loose))
         with answering() as target, hub_of(room, tmp_path) as hub:

@@ -21,7 +21,9 @@ log = structlog.get_logger()
 WATCH = 75.0
 """Seconds that one watch lasts: how late a dead connection is noticed."""
 FIRST_WAIT = 0.2
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 15.0
+AWAY_WAIT = 3.0
+"""The longest wait for a server that takes no connection: asking costs it nothing."""
 LONGEST_ASKED = 60.0
 """Seconds that a server can ask to be left alone for."""
 ABSENT_WAIT = 5.0
@@ -112,7 +114,7 @@ class Reflector(Generic[T]):
     async def run(self) -> None:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures, status = 0, -1
         while True:
             began = self.heard = loop.time()
             error: ApiError | None = None
@@ -123,6 +125,9 @@ class Reflector(Generic[T]):
             except ApiError as raised:
                 error = raised
                 await self._failed(error)
+                if error.status != status:
+                    # Another trouble than before: a server that comes back goes through some.
+                    failures, status = 0, error.status
             lasted = loop.time() - began
             if self.state is Sync.ABSENT or self._missed:
                 failures = 0
@@ -134,7 +139,7 @@ class Reflector(Generic[T]):
             failures = failures + 1 if error is not None or lasted < _AT_ONCE else 0
             if failures >= _STUBBORN and error is not None and error.status >= 500:
                 self._version = ""
-            await asyncio.sleep(_wait(failures, error.retry_after if error is not None else 0.0))
+            await asyncio.sleep(_wait(failures, error))
 
     async def _list(self) -> None:
         """Replace what is held."""
@@ -250,13 +255,15 @@ class Reflector(Generic[T]):
             self.problem = ""
 
 
-def _wait(failures: int, asked: float) -> float:
+def _wait(failures: int, error: ApiError | None) -> float:
     """Seconds until the next attempt: doubling, with full jitter, and no less than the server
     asks for."""
     if not failures:
         return 0.0
-    ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 20))
-    return max(ceiling * random.random(), min(asked, LONGEST_ASKED))
+    longest = AWAY_WAIT if error is not None and error.status == 0 else LONGEST_WAIT
+    ceiling = min(longest, FIRST_WAIT * 2.0 ** min(failures - 1, 20))
+    asked = min(error.retry_after, LONGEST_ASKED) if error is not None else 0.0
+    return max(ceiling * random.random(), asked)
 
 
 def _key_of(body: Object) -> ResourceKey:
