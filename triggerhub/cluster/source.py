@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from operator import attrgetter
 
 from triggerhub.cluster.answers import Object
 from triggerhub.cluster.referred import Referred
@@ -38,6 +39,7 @@ _LONGEST = 1.0
 """Seconds that this lasts at most."""
 _PATIENCE = 5.0
 """Seconds that a snapshot waits for a Secret, ConfigMap or Service that is new to it."""
+_rank = attrgetter("rank")
 _SILENT = 240.0
 """Seconds without any sign of a reflector after which it counts as dead."""
 
@@ -149,7 +151,7 @@ class KubernetesSource:
 
     def _snapshot(self) -> Snapshot:
         functions: list[Function] = []
-        triggers: list[tuple[Trigger, Standing]] = []
+        triggers: list[Trigger] = []
         faulty = []
         for standing in self.standings():
             if standing.deleting is not None:
@@ -158,16 +160,16 @@ class KubernetesSource:
             if isinstance(value, Function):
                 functions.append(value)
             elif isinstance(value, Trigger):
-                triggers.append((value, standing))
+                triggers.append(value)
             else:
                 faulty.append(invalid(standing, standing.faults))
         functions.sort(key=lambda f: (f.created, f.key))
-        triggers.sort(key=lambda pair: (pair[0].created, pair[0].key, pair[0].kind))
+        triggers.sort(key=_rank)
         named: dict[ResourceKey, Trigger] = {}
-        for trigger, standing in triggers:
+        for trigger in triggers:
             holder = named.setdefault(trigger.key, trigger)
             if holder is not trigger:
-                faulty.append(taken(standing, holder))
+                faulty.append(taken(trigger, holder))
         return Snapshot(
             triggers=tuple(named.values()),
             functions=tuple(functions),

@@ -112,26 +112,26 @@ def read_standing(
     )
 
 
-def invalid(standing: Standing, faults: tuple[Fault, ...]) -> Invalid:
+def invalid(found: Standing | Trigger, faults: tuple[Fault, ...]) -> Invalid:
     """An object that stands for no value, and why."""
     return Invalid(
-        kind=standing.kind,
-        namespace=standing.namespace,
-        name=standing.name,
-        generation=standing.generation,
+        kind=found.kind,
+        namespace=found.namespace,
+        name=found.name,
+        generation=found.generation,
         faults=faults,
     )
 
 
-def taken(standing: Standing, holder: Trigger) -> Invalid:
+def taken(trigger: Trigger, holder: Trigger) -> Invalid:
     """A trigger whose name an older one of another kind has."""
     fault = Fault(
-        object=str(standing.value),
+        object=str(trigger),
         field="metadata.name",
         found=f"the name of {holder}",
         expected="a name of its own: triggers of all kinds share one set of names",
     )
-    return invalid(standing, (fault,))
+    return invalid(trigger, (fault,))
 
 
 def _decoded(

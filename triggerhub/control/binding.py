@@ -58,12 +58,11 @@ def choose(triggers: Iterable[Trigger], functions: Iterable[Function]) -> Chosen
         inside[key.namespace].append(named[key])
     chosen: dict[ResourceKey, Sequence[Function]] = {}
     for trigger in triggers:
-        reference = trigger.spec.function
-        if reference.name is not None:
-            found = named.get(ResourceKey(trigger.namespace, reference.name))
+        if trigger.means is not None:
+            found = named.get(trigger.means)
             chosen[trigger.key] = () if found is None else (found,)
         else:
-            selector = reference.selector
+            selector = trigger.spec.function.selector
             assert selector is not None
             chosen[trigger.key] = tuple(
                 function

@@ -14,7 +14,7 @@ from triggerhub.control.binding import Binding, Chosen, bind, choose
 from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import Listeners
 from triggerhub.control.plugins import Kind
-from triggerhub.control.references import resolve
+from triggerhub.control.references import refers, resolve
 from triggerhub.control.resources import (
     FUNCTION,
     Function,
@@ -210,6 +210,8 @@ class Reconciler:
         now.chosen = choose(snapshot.triggers, snapshot.functions)
         values: dict[ResourceKey, Mapping[Reference, bytes] | None] = {}
         for trigger in snapshot.triggers:
+            if not refers(trigger.source):
+                continue
             found, lacking = resolve(trigger.source, trigger.namespace, snapshot, self._environ)
             if lacking:
                 values[trigger.key], now.lacking[trigger.key] = None, lacking
@@ -256,12 +258,14 @@ class _Picture:
             changes.trigger(key)
         for kind, key in _differing(before.invalid, self.invalid):
             (changes.function if kind == FUNCTION else changes.trigger)(key)
+        for key in _differing(before.lacking, self.lacking):
+            changes.trigger(key)
+        for key in _differing(before.own, self.own):
+            changes.trigger(key)
         for key, wanted in self.chosen.items():
-            if (
-                (moved and any(function.key in moved for function in wanted))
-                or len(wanted) != len(before.chosen.get(key, ()))
-                or self.lacking.get(key) != before.lacking.get(key)
-                or self.own.get(key) != before.own.get(key)
+            known = before.chosen.get(key, ())
+            if len(wanted) != len(known) or (
+                moved and any(function.key in moved for function in wanted)
             ):
                 changes.trigger(key)
 

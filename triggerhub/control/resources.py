@@ -154,11 +154,19 @@ class Trigger:
     source: BaseModel | None
     """The connector's half; None while its connector is not installed."""
     where: Where = field(default=Where(), compare=False, repr=False)
+    # Made once: every pass over thousands of them asks for these, several times.
     key: ResourceKey = field(init=False, compare=False, repr=False)
+    means: ResourceKey | None = field(init=False, compare=False, repr=False)
+    """The function that it names; None: it selects some."""
+    rank: tuple[datetime, ResourceKey, str] = field(init=False, compare=False, repr=False)
+    """Sorts the oldest first."""
 
     def __post_init__(self) -> None:
-        # Made once: every pass over thousands of them asks for it, several times.
-        object.__setattr__(self, "key", ResourceKey(self.namespace, self.name))
+        key, name = ResourceKey(self.namespace, self.name), self.spec.function.name
+        means = None if name is None else ResourceKey(self.namespace, name)
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "means", means)
+        object.__setattr__(self, "rank", (self.created, key, self.kind))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"

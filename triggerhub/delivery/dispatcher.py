@@ -45,8 +45,9 @@ class Dispatcher:
             if not link.tally.in_flight:
                 del self._links[name]
         for name, target in wanted.items():
-            link = self.link(name)
-            if link.target != target:
+            link = self._links.get(name) or self.link(name)
+            # Nearly all of them are the same objects as before.
+            if link.target is not target and link.target != target:
                 link.aim(target)
 
     def link(self, name: str) -> Link:
