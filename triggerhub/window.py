@@ -53,7 +53,7 @@ class Window:
         self._behind: dict[Hashable, deque[tuple[Event, Settle]] | None] = {}
         self._idle: dict[asyncio.Task[None], asyncio.Future[None]] = {}
         self._workers: set[asyncio.Task[None]] = set()
-        self._putters: deque[asyncio.Future[None]] = deque()
+        self._putters: list[asyncio.Future[None]] = []
         self._quiet: asyncio.Future[None] | None = None
         self._drains = 0
         self._draining = 0
