@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration servers bench format clean
+.PHONY: help demo test lint unit integration servers image bench crds format clean
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -29,10 +29,18 @@ integration: .venv/.dev servers ## the same promises against real servers
 servers: .venv/.dev ## the tools that get and start the real servers
 	@./integration/install-tools
 	@$(BIN)/python -m integration.kubernetes_programs >/dev/null
+	@$(BIN)/python -m integration.helm_program >/dev/null
+
+image: ## the hub as an image, triggerhub:local (needs docker; BASE=… for another base image)
+	@command -v docker >/dev/null || { echo "make image needs docker; podman build takes deploy/Dockerfile, too"; exit 1; }
+	docker build -f deploy/Dockerfile -t triggerhub:local $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 bench: .venv/.dev ## the figures of the README, side by side in one run
 	@./integration/install-tools bench
 	$(BIN)/python -m bench
+
+crds: .venv/.run ## the CustomResourceDefinitions anew, from the code
+	@for folder in crds deploy/helm/triggerhub/crds; do $(BIN)/triggerhub crds -d $$folder || exit 1; done
 
 format: .venv/.dev
 	$(BIN)/ruff format .

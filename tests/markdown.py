@@ -131,7 +131,10 @@ def _takes(shape: dict[str, Any], defs: dict[str, Any], place: str) -> str:
     if kind == "array":
         return f"list of {_takes(shape.get('items', {}), defs, place)}"
     if kind == "object":
-        return f"mapping of names to {_takes(shape.get('additionalProperties', {}), defs, place)}"
+        values = shape.get("additionalProperties", {})
+        for of_names in shape.get("patternProperties", {}).values():
+            values = of_names
+        return f"mapping of names to {_takes(values, defs, place)}"
     if kind == "string" and "ns|us" in shape.get("pattern", ""):
         return "duration"
     if kind == "integer" and "minimum" in shape:

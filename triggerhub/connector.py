@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from triggerhub.event import EMPTY, Event, Outcome
+from triggerhub.fields import Checked
 
 
 class Order(StrEnum):
@@ -40,9 +41,14 @@ class PositionConflict(Exception):  # noqa: N818
     """Another process changed this position first (compare-and-set failed)."""
 
 
-class SourceModel(BaseModel):
+class SourceModel(Checked):
     """Base of every ``spec.source`` model: frozen, unknown fields refused, camelCase on the wire
     (declare ``alias="…"`` where a Python name differs)."""
+
+    short_names: ClassVar[tuple[str, ...]] = ()
+    """Of the kind, for ``kubectl get``: not those of another kind."""
+    source_column: ClassVar[tuple[str, ...]] = ()
+    """Names on the wire of fields: ``kubectl get`` shows the first that is given."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=False, strict=True, validate_default=True
@@ -213,8 +219,7 @@ class Subscription(Generic[S_co]):
     listener, which is cancelled then and started anew."""
 
     def value(self, reference: Reference) -> bytes:
-        """What a reference stands for. Raises LookupError for one that is not in ``source``, and
-        in a clean-up for one whose Secret or ConfigMap is gone."""
+        """What a reference stands for. Raises LookupError for one that is not in ``source``."""
         value = self.values.get(reference)
         if value is None:
             raise LookupError(f"{reference} is not there")

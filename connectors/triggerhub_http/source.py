@@ -5,29 +5,70 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from triggerhub.connector import SourceModel
-from triggerhub_http.routes import canonical
+from triggerhub.fields import Text, expected
 
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
-_PATH = re.compile(r"/[!$%&'()*+,./0-9:;=@A-Z_a-z~-]*")
-_METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
-_QUANTITY = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?")
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_QUANTITY = "([0-9]{1,12})(k|M|G|Ki|Mi|Gi)?"
+_LARGEST = 2**40
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
-Methods = Annotated[list[str], Field(min_length=1)]
+Host = Annotated[
+    str,
+    Text(
+        rf"(\*\.)?{_LABEL}(\.{_LABEL})*",
+        "a host name without port such as api.example.com, or *.example.com",
+        253,
+    ),
+]
+Path = Annotated[
+    str,
+    Text(
+        "/[!$%&'()*+,./0-9:;=@A-Z_a-z~-]*",
+        "a path that begins with '/' and has no query, no '.' and no '..'; other characters "
+        "percent-encoded",
+        1024,
+        # A function would be reached by another path than the one that was matched.
+        never=r"/(\.|%2[Ee]){1,2}(/|$)",
+    ),
+]
+Method = Annotated[
+    str,
+    Text("[A-Z]+(-[A-Z]+)*", "a method in upper case such as GET or POST", 32, never="^CONNECT$"),
+]
+Methods = Annotated[list[Method], Field(min_length=1, max_length=32)]
+
+
+def _quantity(value: int | str) -> int | str:
+    fits = value <= _LARGEST if isinstance(value, int) else re.fullmatch(_QUANTITY, value)
+    if not fits or (isinstance(value, int) and value < 0):
+        raise expected("bytes or a quantity such as 512Ki, 10Mi or 1G")
+    return value
+
+
+Quantity = Annotated[
+    int | str,
+    AfterValidator(_quantity),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": _LARGEST},
+                   {"type": "string", "pattern": f"^{_QUANTITY}$"}]}
+    ),
+]  # fmt: skip
 
 
 class HTTPSource(SourceModel):
     """Which requests an HTTP trigger takes."""
 
-    host: str | None = Field(
+    short_names = ("ht",)
+    source_column = ("path",)
+
+    host: Host | None = Field(
         default=None,
         description="Exact, or *.example.com for any one label in its place. Default: any host.",
     )
-    path: str = Field(default="/", description="Begins with a slash; no query.")
+    path: Path = Field(default="/", description="Begins with a slash; no query.")
     path_type: Literal["Prefix", "Exact"] = Field(
         default="Prefix",
         alias="pathType",
@@ -36,7 +77,7 @@ class HTTPSource(SourceModel):
     methods: Methods | None = Field(
         default=None, description="Default: all. GET includes HEAD, unless another claims that."
     )
-    max_body_size: int | str = Field(
+    max_body_size: Quantity = Field(
         default="1Mi",
         alias="maxBodySize",
         description="Bytes, or a quantity such as 512Ki, 10Mi, 1G. A larger body is answered 413.",
@@ -49,52 +90,13 @@ class HTTPSource(SourceModel):
 
     @field_validator("host")
     @classmethod
-    def _host_is_a_name(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if len(value) > 253 or not _HOST.fullmatch(value.lower()):
-            raise ValueError(
-                f"found {value!r}, expected a host name without port such as api.example.com, "
-                "or *.example.com"
-            )
-        return value.lower()
-
-    @field_validator("path")
-    @classmethod
-    def _path_is_absolute(cls, value: str) -> str:
-        if not _PATH.fullmatch(value):
-            raise ValueError(
-                f"found {value!r}, expected a path that begins with '/' and has no query; other "
-                "characters percent-encoded"
-            )
-        canonical(value)
-        return value
-
-    @field_validator("methods")
-    @classmethod
-    def _methods_are_names(cls, value: list[str] | None) -> list[str] | None:
-        for method in value or ():
-            if not _METHOD.fullmatch(method) or method == "CONNECT":
-                raise ValueError(
-                    f"found {method!r}, expected a method in upper case such as GET or POST"
-                )
-        return value
-
-    @field_validator("max_body_size")
-    @classmethod
-    def _size_is_a_quantity(cls, value: int | str) -> int | str:
-        if _bytes(value) < 0:
-            raise ValueError(
-                f"found {value!r}, expected bytes or a quantity such as 512Ki, 10Mi or 1G"
-            )
-        return value
+    def _host_is_in_lower_case(cls, value: str | None) -> str | None:
+        return None if value is None else value.lower()
 
 
 def _bytes(value: int | str) -> int:
-    """-1: no quantity."""
     if isinstance(value, int):
         return value
-    parts = _QUANTITY.fullmatch(value)
-    if parts is None:
-        return -1
+    parts = re.fullmatch(_QUANTITY, value)
+    assert parts is not None
     return int(parts[1]) * _UNITS.get(parts[2] or "", 1)

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from triggerhub.connector import SourceModel
+from triggerhub.connector import Cleanup, SourceModel
+from triggerhub.fields import IPV6, PORT, Text, expected
 
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-_BROKER = re.compile(r"(?:[^\s:/,\[\]]+|\[[0-9a-fA-F:.%]+\]):(\d{1,5})")
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+_BROKER = Text(
+    rf"([A-Za-z0-9._-]+|\[{IPV6}(%[A-Za-z0-9._-]+)?\]):{PORT}",
+    "host:port such as kafka.example:9092",
+    270,
+    readable=False,
+)
+_DAY = "(0[1-9]|[12][0-9]|3[01])"
+_TIME = Text(
+    # RFC 3339, section 5.6; no year 0, no leap second.
+    rf"([1-9][0-9]{{3}}|0[1-9][0-9]{{2}}|00[1-9][0-9]|000[1-9])-(0[1-9]|1[0-2])-{_DAY}"
+    r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
+    "a time such as 2026-01-31T08:00:00Z",
+    48,
 )
 
 
 def parse_time(text: str) -> datetime:
     """An RFC 3339 date-time, section 5.6. Raises ValueError."""
-    if not _RFC3339.fullmatch(text):
-        raise ValueError(f"found {text!r}, expected a time such as 2026-01-31T08:00:00Z")
-    return datetime.fromisoformat(text.upper())
+    return datetime.fromisoformat(_TIME.check(text).upper())
 
 
 def check_broker(text: str) -> str:
     """``host:port``, ``[IPv6]:port``. Raises ValueError."""
-    found = _BROKER.fullmatch(text)
-    if found is None or not 0 < int(found[1]) < 65536:
-        raise ValueError(f"found {text!r}, expected host:port such as kafka.example:9092")
-    return text
-
-
-def _check_topic(text: str) -> str:
-    if not _TOPIC.fullmatch(text) or text in {".", ".."}:
-        raise ValueError(
-            f"found {text!r}, expected a topic name: 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-'"
-        )
+    if not _BROKER.fits(text):
+        raise ValueError(f"found {text!r}, expected {_BROKER.what}")
     return text
 
 
 def _check_time(text: str) -> str:
-    parse_time(text)
+    try:
+        parse_time(text)
+    except ValueError:
+        raise expected(_TIME.what) from None
     return text
 
 
@@ -52,14 +54,24 @@ def _text_of_time(found: object) -> object:
     return found
 
 
-Topic = Annotated[str, AfterValidator(_check_topic)]
-Broker = Annotated[str, AfterValidator(check_broker)]
+Topic = Annotated[
+    str,
+    Text(
+        "[a-zA-Z0-9._-]{1,249}",
+        "a topic name: 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-'",
+        249,
+        never=r"^\.{1,2}$",
+    ),
+]
+Broker = Annotated[str, _BROKER]
 
 
 class StartTime(SourceModel):
     """Start with the first record that is not older than this."""
 
-    timestamp: Annotated[str, BeforeValidator(_text_of_time), AfterValidator(_check_time)] = Field(
+    timestamp: Annotated[
+        str, BeforeValidator(_text_of_time), _TIME, AfterValidator(_check_time)
+    ] = Field(
         description="RFC 3339, e.g. 2026-01-31T08:00:00Z", json_schema_extra={"format": "date-time"}
     )
 
@@ -67,19 +79,25 @@ class StartTime(SourceModel):
 class KafkaSource(SourceModel):
     """Records of one or more topics, read by a consumer group."""
 
+    exactly_one = ("topic", "topics")
+    short_names = ("kt",)
+    source_column = ("topic", "topics")
+
     topic: Topic | None = Field(default=None, description="The topic; or set topics.")
     topics: list[Topic] | None = Field(
-        default=None, min_length=1, description="Several topics; or set topic."
+        default=None, min_length=1, max_length=500, description="Several topics; or set topic."
     )
     brokers: list[Broker] | None = Field(
         default=None,
         min_length=1,
+        max_length=50,
         description="Brokers to begin with, host:port each. "
         "Default: TRIGGERHUB_KAFKA_BROKERS of the hub, else 127.0.0.1:9092.",
     )
     group: str | None = Field(
         default=None,
         min_length=1,
+        max_length=255,
         description="Consumer group. Default: one of the binding's own, "
         "triggerhub.<namespace>.<trigger>.<function>. Bindings that name one group share its "
         "records among them.",
@@ -90,15 +108,11 @@ class KafkaSource(SourceModel):
         description="Where to begin in a partition for which the group has no committed offset: "
         "Latest, Earliest or {timestamp: …}.",
     )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> KafkaSource:
-        found = [name for name in ("topic", "topics") if getattr(self, name) is not None]
-        if len(found) != 1:
-            raise ValueError(
-                f"found {' and '.join(found) or 'neither'}, expected exactly one of topic, topics"
-            )
-        return self
+    cleanup: Annotated[Cleanup, Field(strict=False)] = Field(
+        default=Cleanup.KEEP,
+        description="What becomes of the consumer group when the trigger is deleted from a "
+        "cluster. Delete: it is deleted, with its committed offsets.",
+    )
 
     @property
     def topic_names(self) -> frozenset[str]:

@@ -125,6 +125,7 @@ def status(
         kind=kind,
         namespace=namespace,
         name=name,
+        created=datetime.now(UTC),
         observed_generation=1,
         conditions=(ready,),
         functions=tuple(BoundFunction(key_of(name)[2], "http://f.test/") for name in bindings),

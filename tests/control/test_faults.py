@@ -131,3 +131,33 @@ def test_paths_are_written_so_that_they_can_be_told_apart() -> None:
 def test_a_name_with_no_neighbour_gets_the_list_of_names() -> None:
     assert nearest("filter", ["function", "paused"]) == "known here: function, paused"
     assert nearest("x", []) == ""
+
+
+class Ranged(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    since: int
+
+    @model_validator(mode="after")
+    def _early(self) -> Ranged:
+        if self.since > 9:
+            raise ValueError("expected an early one")
+        return self
+
+
+class Wide(BaseModel):
+    either: Literal["All"] | Ranged = "All"
+    port: Annotated[int | str, Field(description="A port.")] | None = None
+
+
+def test_a_branch_that_checks_itself_is_a_branch_like_any_other() -> None:
+    def lines(raw: Mapping[str, Any]) -> list[str]:
+        with pytest.raises(ValidationError) as caught:
+            Wide.model_validate(raw, strict=True)
+        return [str(fault) for fault in faults_of(caught.value, Wide, raw)]
+
+    assert lines({"either": {"sinec": 1, "since": 1}}) == [
+        "either.sinec: unknown field (did you mean since?)"
+    ]
+    assert lines({"either": {}}) == ["either.since: missing, expected a whole number"]
+    assert lines({"port": 1.5}) == ["port: found 1.5 (a number), expected a whole number or a text"]

@@ -261,7 +261,7 @@ async def test_a_missing_secret_is_a_condition_until_it_is_there(tmp_path: Path)
         (tmp_path / "a.yaml").unlink()
         await room.look()
         assert room.condition("one") == f"{lost} password"
-        assert room.listeners.idle("default", "one")
+        assert room.listeners.idle(["default.one.f"])
         room.write("a.yaml", kept("a", "again"))
         await room.look()
         assert room.echoed() == {"one": [b"secret", b"again"], "two": [b"b"]}

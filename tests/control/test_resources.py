@@ -245,6 +245,53 @@ def test_what_an_api_server_adds_is_ignored() -> None:
     assert isinstance(decoded(body), Trigger)
 
 
+@pytest.mark.parametrize(
+    ("spec", "plain"),
+    [
+        ({"delivery": None, "paused": None}, {}),
+        ({"delivery": {"inFlight": None, "timeout": None, "retry": {"max": None}}}, {}),
+        ({"function": {"name": "f", "selector": None}}, {}),
+        ({"source": {"topics": ["a"], "order": None, "startFrom": None}}, {}),
+        ({"delivery": {"inFlight": 3.0}}, {"delivery": {"inFlight": 3}}),
+        (
+            {"function": {"selector": {"matchLabels": {"a": "b", "c": None}}}},
+            {"function": {"selector": {"matchLabels": {"a": "b"}}}},
+        ),
+    ],
+)
+def test_null_is_nothing_and_1_0_is_whole_as_for_an_api_server(
+    spec: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    value = decoded(trigger(**spec))
+    assert isinstance(value, Trigger), value
+    assert value == decoded(trigger(**plain))
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        ({"function": None}, ["function: found null (nothing), expected a mapping"]),
+        ({"source": {"topics": None}}, ["source.topics: found null (nothing), expected a list"]),
+        ({"source": {"topics": [None]}}, ["source.topics[0]: found null (nothing), expected a"]),
+        ({"delivery": {"inFlight": 1.5, "order": None}}, ["delivery.inFlight: found 1.5"]),
+        ({"delivery": {"infligt": None}}, ["delivery.infligt: unknown field"]),
+        (
+            {"function": {"selector": {"matchLabels": {"a": None}}}},
+            ["function.selector: found an empty selector"],
+        ),
+        (
+            {"function": {"name": None}, "delivery": {"retry": {"attempts": 0.0}}},
+            ["delivery.retry.attempts: found 0 (a number)", "function: found none of name"],
+        ),
+    ],
+)
+def test_what_null_cannot_mean_is_told(spec: dict[str, Any], wrong: list[str]) -> None:
+    lines = sorted(said(trigger(**spec)))
+    assert len(lines) == len(wrong), lines
+    for line, start in zip(lines, wrong, strict=True):
+        assert line.startswith(f"spec.{start}")
+
+
 def test_the_namespace_is_default_unless_given() -> None:
     body = trigger()
     del body["metadata"]["namespace"]
@@ -465,3 +512,11 @@ def test_no_manifest_whatever_breaks_the_decoding(
 ) -> None:
     value = decoded(document(kind, spec, **metadata))
     assert isinstance(value, (Trigger, Function)) or (value and all(map(str, value)))
+
+
+def test_triggers_that_are_delivered_alike_share_one_value() -> None:
+    one, two, other = (
+        decoded(trigger(delivery={"timeout": timeout})) for timeout in ("5s", "5s", "6s")
+    )
+    assert one.spec.delivery is two.spec.delivery
+    assert one.spec.delivery != other.spec.delivery

@@ -11,7 +11,7 @@ from triggerhub.cli import dlq as dlq_commands
 from triggerhub.cli.bindings import bindings
 from triggerhub.cli.events import emit, why
 from triggerhub.cli.failure import Commands
-from triggerhub.cli.manifests import connectors, validate
+from triggerhub.cli.manifests import connectors, crds, validate
 from triggerhub.cli.run import run
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ def triggerhub(
 app.command(short_help="Run a hub until it is told to stop.")(run)
 app.command(short_help="Every fault of the manifests.")(validate)
 app.command(short_help="Which kinds of triggers are installed.")(connectors)
+app.command(short_help="The kinds as CustomResourceDefinitions.")(crds)
 app.command(short_help="What is bound, and how it goes.")(bindings)
 app.command(short_help="Send a test event through a trigger.")(emit)
 app.command(short_help="The story of one event.")(why)

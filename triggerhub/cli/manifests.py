@@ -1,14 +1,15 @@
-"""`triggerhub validate` and `triggerhub connectors`: no hub is needed."""
+"""`triggerhub validate`, `triggerhub connectors`, `triggerhub crds`: no hub is needed."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from triggerhub.cli.failure import Failure
-from triggerhub.cli.output import Form, FormOption, document, plain, plural, table
+from triggerhub.cli.output import Form, FormOption, document, plain, plural, table, yaml_text
 
 Paths = Annotated[
     list[Path] | None,
@@ -82,6 +83,62 @@ def connectors(output: FormOption = Form.TABLE) -> None:
         print("no connectors are installed; try: pip install 'triggerhub[all]'")
     else:
         table(("KIND", "FROM", "VERSION", "STATE"), [_row(kind) for kind in found])
+
+
+def crds(
+    kind: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KIND", help="Default: every kind that is usable here."),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--directory", "-d", help="Write a file a kind into this folder instead."),
+    ] = None,
+    output: FormOption = Form.YAML,
+) -> None:
+    """The CustomResourceDefinitions of the kinds, from the models that are installed here.
+
+    \b
+    Examples:
+      triggerhub crds | kubectl apply -f -
+      triggerhub crds KafkaTrigger
+      triggerhub crds -d crds/
+    """
+    from triggerhub.control.crds import crd
+    from triggerhub.control.faults import nearest
+    from triggerhub.control.plugins import installed_kinds
+    from triggerhub.control.resources import FUNCTION
+
+    kinds = installed_kinds()
+    known = [FUNCTION, *kinds]
+    found = []
+    for name in kind or known:
+        if name not in known:
+            raise Failure(f"no kind {name!r} is installed here ({nearest(name, known)})")
+        try:
+            found.append(crd(name, kinds))
+        except ValueError as error:
+            if kind:
+                raise Failure(str(error)) from None
+            print(f"triggerhub: left out: {error}", file=sys.stderr)
+    if directory is not None:
+        _write(found, directory)
+    elif output is Form.JSON:
+        document({"apiVersion": "v1", "kind": "List", "items": found}, output)
+    else:
+        for definition in found:
+            print("---")
+            document(definition, Form.YAML)
+
+
+def _write(definitions: list[dict[str, Any]], directory: Path) -> None:
+    """As the files of the kinds, each named like its plural."""
+    try:
+        for definition in definitions:
+            name = definition["spec"]["names"]["plural"]
+            (directory / f"{name}.yaml").write_text(yaml_text(definition))
+    except OSError as error:
+        raise Failure(str(error)) from None
 
 
 def _row(kind: dict[str, Any]) -> tuple[str, ...]:

@@ -35,9 +35,14 @@ def document(value: Any, form: Form) -> None:
     if form is Form.JSON:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        import yaml
+        print(yaml_text(value), end="")
 
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100), end="")
+
+def yaml_text(value: Any) -> str:
+    """Plain data as YAML, with a line end."""
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

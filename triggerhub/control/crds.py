@@ -10,6 +10,7 @@ from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import FUNCTION
 from triggerhub.control.schemas import Schema, structural
 from triggerhub.control.specs import FunctionSpec, TriggerSpec
+from triggerhub.fields import cel_text
 
 GROUP = "triggerhub.dev"
 VERSION = "v1alpha1"
@@ -98,25 +99,23 @@ def crd(kind: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
             kind, spec, _FUNCTION_STATUS, ["fn"], "What answers events.",
             [*_READY, _column("URL", ".status.url"), _AGE],
         )  # fmt: skip
-    connector = kinds[kind]
-    if connector.source is None:
-        raise ValueError(connector.missing)
+    model = kinds[kind].source
+    if model is None:
+        raise ValueError(kinds[kind].missing)
     spec = structural(TriggerSpec)
-    source = structural(connector.source)
-    spec["properties"]["source"] = source
+    spec["properties"]["source"] = structural(model)
     spec["required"] = [*spec.get("required", ()), "source"]
-    summary = getattr(connector.source, "summary", "")
-    about = (connector.source.__doc__ or "").strip()
     columns = [
         *_READY,
-        *([_column("Source", f".spec.source.{summary}")] if summary else []),
-        _column("Function", ".spec.function.name"),
+        *_source_column(getattr(model, "source_column", ())),
+        _column("Function", ".spec.function['name','selector']"),
         *(_column(name, _condition(name, "status"), wide=True) for name in ("Bound", "Connected")),
         _column("Message", _condition("Ready", "message"), wide=True),
         _AGE,
     ]
-    names = getattr(connector.source, "short_names", ())
-    return _crd(kind, spec, _TRIGGER_STATUS, list(names), about, columns)
+    names = list(getattr(model, "short_names", ()))
+    about = spec["properties"]["source"].get("description", "")
+    return _crd(kind, spec, _TRIGGER_STATUS, names, about, columns)
 
 
 def _crd(
@@ -161,6 +160,14 @@ def _crd(
 
 def _condition(name: str, field: str) -> str:
     return f'.status.conditions[?(@.type=="{name}")].{field}'
+
+
+def _source_column(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The first of these fields that is given; of a list all."""
+    if not names:
+        return []
+    path = f".{names[0]}" if len(names) == 1 else f"[{','.join(map(cel_text, names))}]"
+    return [_column("Source", f".spec.source{path}")]
 
 
 def _column(name: str, path: str, *, wide: bool = False) -> dict[str, Any]:

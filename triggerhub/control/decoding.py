@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from copy import deepcopy
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from triggerhub.control.faults import Fault, faults_of, nearest, shown
+from triggerhub.control.faults import Fault, dotted, faults_of, nearest, shown
 from triggerhub.control.places import FieldPath, aliases
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import API_VERSION, FUNCTION, Function, Manifest, Trigger
-from triggerhub.control.scalars import LabelKey, LabelValue, Name
-from triggerhub.control.specs import FunctionSpec, Spec, TriggerSpec
+from triggerhub.control.retouching import as_stored, without_strangers
+from triggerhub.control.scalars import AnnotationKey, LabelKey, LabelValue, Name
+from triggerhub.control.specs import DeliverySpec, FunctionSpec, TriggerSpec
+from triggerhub.fields import Checked
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,7 +32,7 @@ class Metadata(BaseModel):
     name: Name
     namespace: Name = "default"
     labels: Mapping[LabelKey, LabelValue] = {}
-    annotations: Mapping[str, str] = {}
+    annotations: Mapping[AnnotationKey, str] = {}
 
 
 _FROM_SERVER = frozenset(
@@ -49,6 +52,9 @@ _FROM_SERVER = frozenset(
 )
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+_deliveries: WeakValueDictionary[DeliverySpec, DeliverySpec] = WeakValueDictionary()
 
 
 def decode(manifest: Manifest, kinds: Mapping[str, Kind]) -> Function | Trigger | tuple[Fault, ...]:
@@ -170,6 +176,9 @@ def _trigger(
         source = _validated(kind.source, raw, manifest, path, faults)
     if model is None:
         return None
+    # Thousands of triggers want the same: one value stands for all of them.
+    delivery = _deliveries.setdefault(model.delivery, model.delivery)
+    model.__dict__["delivery"] = delivery  # frozen for everybody else
     return Trigger(
         kind=manifest.kind,
         namespace=manifest.namespace,
@@ -197,17 +206,25 @@ def _validated(
     times, and no text for a number. Only the wire's names count.
     """
     told: dict[tuple[str, str], Fault] = {}
+    nulls: set[str] = set()
 
     def attempt(value: Mapping[str, Any]) -> M | None:
         try:
             return model.model_validate_json(json.dumps(value), by_alias=True, by_name=False)
         except ValidationError as error:
+            # Of a label's null it makes an empty text; that nobody can have meant.
+            stored = as_stored(error, model, value, entries=not issubclass(model, Metadata))
+            if stored is not None:
+                nulls.update(dotted(at + path) for path in stored.nulls)
+                return attempt(stored.value)
             line, file, name = manifest.where.line, manifest.where.file, str(manifest)
             for fault in faults_of(
                 error, model, value, at=at, also=also, file=file, name=name, line=line
             ):
+                if not fault.found and fault.field in nulls:
+                    fault = replace(fault, found=shown(None))
                 told.setdefault((fault.field, fault.found), fault)
-            rest = _without_strangers(error, value)
+            rest = without_strangers(error, value)
             if rest is not None and not any(f.hint.startswith("did") for f in told.values()):
                 # What a model says of its fields together, it says only when each is known.
                 attempt(rest)
@@ -222,32 +239,12 @@ def _validated(
     return value
 
 
-def _without_strangers(error: ValidationError, raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same without its unknown fields, where they are all that is wrong."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    if any(details["type"] != "extra_forbidden" for details in errors):
-        return None
-    rest: Any = deepcopy(dict(raw))
-    for details in errors:
-        *path, name = details["loc"]
-        holder = rest
-        for part in path:
-            known = isinstance(holder, (dict, list)) and part in (
-                holder if isinstance(holder, dict) else range(len(holder))
-            )
-            holder = holder[part] if known else None
-        if not isinstance(holder, dict):
-            return None
-        holder.pop(name, None)
-    return rest  # type: ignore[no-any-return]
-
-
 def _miscounted(
     model: type[BaseModel], raw: object, at: FieldPath = ()
 ) -> list[tuple[FieldPath, str]]:
     """Choices not made, or made twice, in models whose own check was not reached because another
     of their fields is wrong."""
-    if not isinstance(raw, Mapping) or not issubclass(model, Spec):
+    if not isinstance(raw, Mapping) or not issubclass(model, Checked):
         return []
     found = []
     given = [name for name in model.exactly_one if raw.get(name) is not None]
@@ -266,4 +263,4 @@ def _miscounted(
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     options = [annotation, *getattr(annotation, "__args__", ())]
-    return [o for o in options if isinstance(o, type) and issubclass(o, Spec)]
+    return [o for o in options if isinstance(o, type) and issubclass(o, Checked)]

@@ -12,9 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from triggerhub.control.places import FieldPath, Place, aliases, options_of, place_of
-
-EXPECTED = "expected"
-"""Type of a ``PydanticCustomError`` whose message is a noun phrase: what was expected."""
+from triggerhub.fields import EXPECTED
 
 _SHOWN = 60
 
@@ -207,7 +205,7 @@ def _said(place: Place, details: ErrorDetails, also: Sequence[str]) -> _Said:
     elif kind in _EXPECTED:
         expected = _EXPECTED[kind].format_map(context)
     elif kind == EXPECTED:
-        expected = message
+        expected = str(context.get("what", message))
     elif message.startswith("Input should be "):
         expected = message.removeprefix("Input should be ")
     else:

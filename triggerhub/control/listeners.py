@@ -152,7 +152,8 @@ class Listeners:
         starts when the old one has drained, and no other listener waits for that."""
         table = {listening.name: listening for listening in wanted}
         for name, slot in list(self._slots.items()):
-            if table.get(name) != slot.listening:
+            listening = table.get(name)
+            if listening is not slot.listening and listening != slot.listening:
                 self._stop(name, slot)
         for name, listening in table.items():
             if name not in self._slots:
@@ -171,10 +172,9 @@ class Listeners:
         slot = self._slots.get(name)
         return None if slot is None else slot.state
 
-    def idle(self, namespace: str, trigger: str) -> bool:
-        """Nothing of that trigger is listened to, or still drains."""
-        prefix = f"{namespace}.{trigger}."
-        return not any(name.startswith(prefix) for name in (*self._slots, *self._stopping))
+    def idle(self, names: Iterable[str]) -> bool:
+        """Nothing is listened to under any of these names, or still drains."""
+        return not any(name in self._slots or name in self._stopping for name in names)
 
     async def clean_up(self, listening: Listening) -> None:
         """Remove what a source and the store keep for a binding that is listened to no longer.

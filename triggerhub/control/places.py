@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def place_of(model: type[BaseModel], raw: object, details: ErrorDetails) -> Plac
         if len(options) > 1 and not _is_tag(part, kind, value):
             if union is None:
                 union, branch = tuple(path), str(part)
-            kind = next((o for o in options if getattr(o, "__name__", "") == part), None)
+            kind = next((o for o in options if _is_label(str(part), o)), None)
             continue
         if part == "[key]":
             key = True
@@ -65,12 +66,19 @@ def _is_tag(part: str | int, kind: Any, value: object) -> bool:
     return isinstance(part, int) or (kind is None and isinstance(value, Mapping) and part in value)
 
 
+def _is_label(part: str, option: Any) -> bool:
+    """A union's branch: ``Model``, or ``function-after[check(), Model]``."""
+    name = getattr(option, "__name__", "")
+    return bool(name) and re.search(rf"\b{re.escape(name)}\]*$", part) is not None
+
+
 def options_of(kind: Any) -> list[Any]:
     """The alternatives of a type but None; one for what is no union."""
     if get_origin(kind) is Annotated:
         return options_of(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
-        return [option for option in get_args(kind) if option is not type(None)]
+        given = [option for option in get_args(kind) if option is not type(None)]
+        return given if len(given) > 1 else options_of(given[0])
     return [kind]
 
 

@@ -263,8 +263,7 @@ class _Picture:
         for key in _differing(before.own, self.own):
             changes.trigger(key)
         for key, wanted in self.chosen.items():
-            known = before.chosen.get(key, ())
-            if len(wanted) != len(known) or (
+            if wanted != before.chosen.get(key, ()) or (
                 moved and any(function.key in moved for function in wanted)
             ):
                 changes.trigger(key)

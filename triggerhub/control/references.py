@@ -15,6 +15,11 @@ _NAMED = 10
 """Keys that a message names at most."""
 
 
+def refers(source: BaseModel | None) -> bool:
+    """A source of this kind may hold a reference."""
+    return source is not None and _may_refer(type(source))
+
+
 def references(model: object) -> Iterator[Reference]:
     """Every reference in a source model, however deep."""
     if isinstance(model, Reference):

@@ -228,6 +228,7 @@ class Invalid:
     kind: str
     namespace: str
     name: str
+    created: datetime
     generation: int
     faults: tuple[Fault, ...]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 
 from triggerhub.connector import Order
 from triggerhub.control.scalars import (
@@ -26,9 +25,10 @@ from triggerhub.control.scalars import (
     VariableValue,
     go_duration,
 )
+from triggerhub.fields import Checked, Rule
 
 
-class Spec(BaseModel):
+class Spec(Checked):
     """Base of the hub's own models: frozen, unknown fields refused, camelCase on the wire.
 
     In Python, fields are given by their own names, and durations may be numbers.
@@ -43,30 +43,6 @@ class Spec(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
-
-    exactly_one: ClassVar[tuple[str, ...]] = ()
-    """Names on the wire of which one, and only one, must be given."""
-
-    @classmethod
-    def miscounted(cls, given: list[str]) -> str:
-        """What is wrong with the choice among ``exactly_one``; empty when one was made."""
-        if not cls.exactly_one or len(given) == 1:
-            return ""
-        found = f"both {' and '.join(given)}" if given else f"none of {', '.join(cls.exactly_one)}"
-        return f"found {found}, expected exactly one of {', '.join(cls.exactly_one)}"
-
-    @model_validator(mode="after")
-    def _one_is_chosen(self) -> Self:
-        fields = type(self).model_fields
-        given = [
-            field.alias or name
-            for name, field in fields.items()
-            if (field.alias or name) in self.exactly_one and getattr(self, name) is not None
-        ]
-        wrong = self.miscounted(given)
-        if wrong:
-            raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
-        return self
 
 
 class Format(StrEnum):
@@ -91,11 +67,31 @@ class OnFunctionDelete(StrEnum):
     DELETE = "Delete"
 
 
+def _initial_over_max(retry: RetryPolicy) -> str:
+    if retry.initial <= retry.max:
+        return ""
+    found = f"initial is {go_duration(retry.initial)} and max {go_duration(retry.max)}"
+    return f"{found}: expected initial to be no longer than max"
+
+
 class RetryPolicy(Spec):
     """When an attempt is followed by another."""
 
+    field_rules = (
+        Rule(
+            "duration(self.initial) <= duration(self.max)",
+            "expected initial to be no longer than max",
+            _initial_over_max,
+            "'initial is ' + self.initial + ' and max ' + self.max + "
+            "': expected initial to be no longer than max'",
+        ),
+    )
+
     attempts: int = Field(
-        default=10, ge=1, description="Attempts that may fail on account of the event."
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Attempts that may fail on account of the event.",
     )
     initial: Duration = Field(
         default=0.2,
@@ -112,17 +108,6 @@ class RetryPolicy(Spec):
         json_schema_extra={"default": "24h"},
         description="After this long since its first attempt an event is given up.",
     )
-
-    @model_validator(mode="after")
-    def _max_bounds_initial(self) -> Self:
-        if self.initial > self.max:
-            found, limit = go_duration(self.initial), go_duration(self.max)
-            raise PydanticCustomError(
-                "choice",
-                "initial is {found} and max {limit}: expected initial to be no longer than max",
-                {"found": found, "limit": limit},
-            )
-        return self
 
 
 class DeadLetterSpec(Spec):
@@ -162,27 +147,34 @@ class DeliverySpec(Spec):
     )
 
 
+def _misfit_values(condition: Requirement) -> str:
+    one, operator = condition.operator in ("In", "NotIn"), condition.operator
+    if bool(condition.values) == one:
+        return ""
+    wanted = "at least one value" if one else "no values"
+    return f"found {len(condition.values)} values, expected {wanted} for {operator}"
+
+
 class Requirement(Spec):
     """One condition on a label."""
+
+    field_rules = (
+        Rule(
+            "(has(self.values) && size(self.values) > 0) == (self.operator in ['In', 'NotIn'])",
+            "expected at least one value for In and NotIn, no values for Exists and DoesNotExist",
+            _misfit_values,
+        ),
+    )
 
     key: LabelKey = Field(description="The label's name.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
         description="How the label's value is compared with values."
     )
     values: tuple[LabelValue, ...] = Field(
-        default=(), description="At least one for In and NotIn, none for Exists and DoesNotExist."
+        default=(),
+        max_length=100,
+        description="At least one for In and NotIn, none for Exists and DoesNotExist.",
     )
-
-    @model_validator(mode="after")
-    def _values_fit_operator(self) -> Self:
-        if bool(self.values) != (self.operator in ("In", "NotIn")):
-            wrong = "at least one value" if self.operator in ("In", "NotIn") else "no values"
-            raise PydanticCustomError(
-                "choice",
-                "found {count} values, expected {wrong} for {operator}",
-                {"count": len(self.values), "wrong": wrong, "operator": self.operator},
-            )
-        return self
 
     def holds(self, labels: Mapping[str, str]) -> bool:
         if self.operator == "In":
@@ -192,23 +184,27 @@ class Requirement(Spec):
         return (self.key in labels) == (self.operator == "Exists")
 
 
+_EMPTY = "found an empty selector, expected matchLabels or matchExpressions"
+
+
 class LabelSelector(Spec):
     """Which objects are meant, by their labels: all conditions must hold."""
 
-    match_labels: Mapping[LabelKey, LabelValue] = Field(
-        default={}, description="Labels that must have these values."
-    )
-    match_expressions: tuple[Requirement, ...] = Field(
-        default=(), description="Further conditions on labels."
+    field_rules = (
+        Rule(
+            "size(self.matchLabels) > 0 || "
+            "(has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+            _EMPTY,
+            lambda selector: "" if selector.match_labels or selector.match_expressions else _EMPTY,
+        ),
     )
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if not self.match_labels and not self.match_expressions:
-            raise PydanticCustomError(
-                "choice", "found an empty selector, expected matchLabels or matchExpressions"
-            )
-        return self
+    match_labels: Mapping[LabelKey, LabelValue] = Field(
+        default={}, max_length=50, description="Labels that must have these values."
+    )
+    match_expressions: tuple[Requirement, ...] = Field(
+        default=(), max_length=50, description="Further conditions on labels."
+    )
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Kubernetes' rules: an absent label satisfies NotIn and DoesNotExist."""
@@ -244,23 +240,51 @@ class TriggerSpec(Spec):
     )
 
 
+def _handler_without_file(code: CodeSpec) -> str:
+    module = code.handler.rpartition(".")[0].replace(".", "/")
+    names = code.inline or code.files or {}
+    if f"{module}.py" in names or f"{module}/__init__.py" in names:
+        return ""
+    return f"handler {code.handler} needs the file {module}.py: found {', '.join(names)}"
+
+
+_MODULE = "self.handler.substring(0, self.handler.lastIndexOf('.')).replace('.', '/')"
+
+
 class CodeSpec(Spec):
     """A function as source code, run by the hub."""
 
     exactly_one = ("inline", "files")
+    field_rules = (
+        Rule(
+            # What is wrong with the choice itself, the choice says.
+            " && ".join(
+                f"(!has(self.{field}) || {_MODULE} + '.py' in self.{field} || "
+                f"{_MODULE} + '/__init__.py' in self.{field})"
+                for field in exactly_one
+            ),
+            "expected the file of the handler's module, such as main.py for main.handle",
+            _handler_without_file,
+            f"'handler ' + self.handler + ' needs the file ' + {_MODULE} + '.py'",
+        ),
+    )
 
     runtime: Literal["python"] = Field(description="What runs the code.")
     handler: Handler = Field(description="Module and function called with (event, context).")
     inline: Mapping[FilePath, str] | None = Field(
-        default=None, min_length=1, description="Files of the code by relative path: their text."
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Files of the code by relative path: their text.",
     )
     files: Mapping[FilePath, str] | None = Field(
         default=None,
         min_length=1,
+        max_length=100,
         description="Files of the code by relative path: a file beside the manifest.",
     )
     requirements: tuple[PackageRequirement, ...] = Field(
-        default=(), description="Packages to install for it, as pip names them."
+        default=(), max_length=200, description="Packages to install for it, as pip names them."
     )
     timeout: Duration = Field(
         default=25.0,
@@ -269,21 +293,8 @@ class CodeSpec(Spec):
     )
     concurrency: int = Field(default=32, ge=1, le=10_000, description="Calls that may run at once.")
     env: Mapping[VariableName, VariableValue] = Field(
-        default={}, description="Environment variables of the function's process."
+        default={}, max_length=200, description="Environment variables of the function's process."
     )
-
-    @model_validator(mode="after")
-    def _handler_is_among_the_files(self) -> Self:
-        module = self.handler.rpartition(".")[0].replace(".", "/")
-        names = self.inline or self.files or {}
-        wanted = f"{module}.py"
-        if names and wanted not in names and f"{module}/__init__.py" not in names:
-            raise PydanticCustomError(
-                "choice",
-                "handler {handler} needs the file {wanted}: found {names}",
-                {"handler": self.handler, "wanted": wanted, "names": ", ".join(names)},
-            )
-        return self
 
 
 class ServiceSpec(Spec):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from triggerhub.control.binding import Binding
@@ -46,6 +47,8 @@ class TriggerStatus:
     kind: str
     namespace: str
     name: str
+    created: datetime
+    """Tells apart objects that bore one name after the other."""
     observed_generation: int
     conditions: tuple[Condition, ...]
     functions: tuple[BoundFunction, ...]
@@ -67,6 +70,7 @@ class FunctionStatus:
 
     namespace: str
     name: str
+    created: datetime
     observed_generation: int
     conditions: tuple[Condition, ...]
     url: str
@@ -97,6 +101,7 @@ def status_of(
         kind=trigger.kind,
         namespace=trigger.namespace,
         name=trigger.name,
+        created=trigger.created,
         observed_generation=trigger.generation,
         conditions=(accepted, bound, connected, ready),
         functions=tuple(BoundFunction(b.listening.function, b.target.url) for b in bindings),
@@ -109,6 +114,7 @@ def function_status_of(function: Function, reach: Reach) -> FunctionStatus:
     return FunctionStatus(
         namespace=function.namespace,
         name=function.name,
+        created=function.created,
         observed_generation=function.generation,
         conditions=(
             Condition("Accepted", State.TRUE, "Accepted"),
@@ -125,6 +131,7 @@ def invalid_trigger(invalid: Invalid) -> TriggerStatus:
         kind=invalid.kind,
         namespace=invalid.namespace,
         name=invalid.name,
+        created=invalid.created,
         observed_generation=invalid.generation,
         conditions=(accepted, *rest),
         functions=(),
@@ -137,6 +144,7 @@ def invalid_function(invalid: Invalid) -> FunctionStatus:
     return FunctionStatus(
         namespace=invalid.namespace,
         name=invalid.name,
+        created=invalid.created,
         observed_generation=invalid.generation,
         conditions=(accepted, *rest),
         url="",

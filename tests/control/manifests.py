@@ -1,0 +1,414 @@
+"""Manifests, and whether they are good: for `triggerhub validate` and an API server alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+Body = dict[str, Any]
+
+SOURCES: dict[str, Body] = {
+    "CronTrigger": {"schedule": "*/5 * * * *"},
+    "HTTPTrigger": {},
+    "KafkaTrigger": {"topic": "orders"},
+}
+CODE: Body = {"runtime": "python", "handler": "main.handle", "inline": {"main.py": "x = 1\n"}}
+TIME = "2026-01-31T08:00:00Z"
+GONE: Any = object()
+"""In a change: the field is not there."""
+
+
+class Row(NamedTuple):
+    name: str
+    body: Body
+    good: bool
+
+
+def trigger(kind: str = "HTTPTrigger", source: Any = None, **spec: Any) -> Body:
+    """A good trigger, with these fields of its source and its spec instead."""
+    own = SOURCES[kind] if source is None else source
+    return _manifest(kind, _changed({"function": {"name": "f"}, "source": own}, spec))
+
+
+def function(**spec: Any) -> Body:
+    return _manifest("Function", spec)
+
+
+def framed(metadata: Body | None = None, **frame: Any) -> Body:
+    """A good trigger with these fields of its metadata and of the whole instead."""
+    body = trigger()
+    body["metadata"] = _changed(body["metadata"], metadata or {})
+    return _changed(body, frame)
+
+
+def rows() -> list[Row]:
+    """All, each with a name of its own."""
+    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _cron(), _http(),
+                _functions(), _frames())  # fmt: skip
+    return [row for section in sections for row in section]
+
+
+class Difference(NamedTuple):
+    """What one of the two takes and the other does not, knowingly."""
+
+    told: str
+    """In the table of docs/kubernetes.md, which says why."""
+    body: Body
+    hub: bool
+    server: bool
+
+
+def differences() -> list[Difference]:
+    """All there are."""
+    schedule, zone = "what the fields of a schedule say", "`timeZone`"
+    null, name = "`null` as a label or annotation", "`generateName`"
+    added, status = "what a server adds to `metadata`", "`status`"
+    large = "size"
+    at_noon = SOURCES["CronTrigger"]
+    return [
+        *(Difference(schedule, trigger("CronTrigger", {"schedule": text}), False, True)
+          for text in ("0 25 * * *", "0 0 30 2 *", "@fortnightly", "0 0 * * 1-9")),
+        Difference(zone, trigger("CronTrigger", at_noon | {"timeZone": "Mars/Base"}), False, True),
+        Difference(null, framed({"labels": {"a": None}}), False, True),
+        Difference(null, framed({"annotations": {"a": None}}), False, True),
+        Difference(name, framed({"name": GONE, "generateName": "a-"}), False, True),
+        Difference(added, framed({"ownerReferences": [{"name": "x"}]}), True, False),
+        Difference(status, framed(status={"ready": 1}), True, False),
+        Difference(large, framed({"annotations": {"a": "x" * 2**18}}), True, False),
+    ]  # fmt: skip
+
+
+def _kinds() -> Iterator[Row]:
+    """What is the same for each kind."""
+    changes: list[tuple[str, tuple[str, ...], Any, bool]] = [
+        ("unknown field of spec", ("spec", "filtre"), [], False),
+        ("null unknown field of spec", ("spec", "filtre"), None, False),
+        ("unknown field of the whole", ("sepc",), {}, False),
+        ("no spec", ("spec",), GONE, False),
+        ("null spec", ("spec",), None, False),
+        ("empty spec", ("spec",), {}, False),
+        ("spec a list", ("spec",), [], False),
+        ("name with dots", ("metadata", "name"), "a.b", False),
+        ("longest name", ("metadata", "name"), "a" * 63, True),
+        ("name too long", ("metadata", "name"), "a" * 64, False),
+    ]
+    for kind in (*SOURCES, "Function"):
+        good = trigger(kind) if kind in SOURCES else function(url="http://f.example/")
+        yield Row(f"{kind}: least", good, True)
+        for name, path, value, fine in changes:
+            yield Row(f"{kind}: {name}", at(good, path, value), fine)
+    sources: list[tuple[str, tuple[str, ...], Any]] = [
+        ("no source", ("spec", "source"), GONE),
+        ("null source", ("spec", "source"), None),
+        ("source a text", ("spec", "source"), "x"),
+        ("unknown field of source", ("spec", "source", "shedule"), "x"),
+        ("no function", ("spec", "function"), GONE),
+    ]
+    for kind in SOURCES:
+        for name, path, value in sources:
+            yield Row(f"{kind}: {name}", at(trigger(kind), path, value), False)
+
+
+def _functions_meant() -> Iterator[Row]:
+    yes: list[Any] = [
+        {"name": "a-1"},
+        {"name": "f", "selector": None},
+        {"selector": {"matchLabels": {"app": "x"}}},
+        {"selector": {"matchLabels": {"example.com/app": ""}}},
+        {"selector": {"matchLabels": {"a" * 253 + "/b": "c"}}},
+        {"selector": {"matchLabels": {f"k{n}": "v" for n in range(50)}}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", ""]}]}},
+        {"selector": {"matchExpressions": [{"key": "b.c_d", "operator": "Exists"}]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x"]}],
+                      "matchLabels": {}}},
+    ]  # fmt: skip
+    no: list[Any] = [
+        {},
+        "f",
+        {"nam": "f"},
+        {"name": ""},
+        {"name": "F"},
+        {"name": "a_b"},
+        {"name": 5},
+        {"name": "f\n"},
+        {"name": None},
+        {"name": "f", "selector": {"matchLabels": {"a": "b"}}},
+        {"selector": {}},
+        {"selector": {"matchLabels": {}, "matchExpressions": []}},
+        {"selector": {"matchLabels": {"a": None}}},
+        {"selector": {"matchLabels": {"a": 1}}},
+        {"selector": {"matchLabels": {"a b": "c"}}},
+        {"selector": {"matchLabels": {"A/b": "c"}}},
+        {"selector": {"matchLabels": {"a..b/c": "c"}}},
+        {"selector": {"matchLabels": {"a/b/c": "c"}}},
+        {"selector": {"matchLabels": {"a" * 254 + "/b": "c"}}},
+        {"selector": {"matchLabels": {"a": "b c"}}},
+        {"selector": {"matchLabels": {"a": "b" * 64}}},
+        {"selector": {"matchLabels": {f"k{n}": "v" for n in range(51)}}},
+        {"selector": {"matchLabel": {"a": "b"}}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "in", "values": ["b"]}]}},
+        {"selector": {"matchExpressions": [{"key": "-", "operator": "Exists"}]}},
+        {"selector": {"matchExpressions": [{"operator": "Exists"}]}},
+        {"selector": {"matchExpressions": [None]}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b "]}]}},
+    ]
+    for good, references in ((True, yes), (False, no)):
+        for number, reference in enumerate(references):
+            body = trigger(function=reference)
+            yield Row(
+                f"function {'yes' if good else 'no'} {number}: {_short(reference)}", body, good
+            )
+
+
+def _deliveries() -> Iterator[Row]:
+    yes: list[Any] = [
+        {}, None,
+        {"order": "None"}, {"order": "Partition"}, {"order": None},
+        {"inFlight": 1}, {"inFlight": 10_000}, {"inFlight": 2.0}, {"inFlight": None},
+        *({"timeout": text} for text in (
+            "1ns", "250ms", "1m30s", "1.5h", ".5s", "1.s", "100us", "1µs", "1μs", "2540400h",
+            "0h0.5s", "0.0000000001h")),
+        {"format": "Structured"},
+        {"retry": {"attempts": 1, "initial": "1s", "max": "1s", "maxAge": "1ms"}},
+        {"retry": {"initial": "30s"}}, {"retry": {"max": "200ms"}}, {"retry": {}}, {"retry": None},
+        {"onExhausted": "Block"}, {"onExhausted": "Drop"},
+        {"deadLetter": {}}, {"deadLetter": {"url": "https://dead.example/in?x=1"}},
+    ]  # fmt: skip
+    no: list[Any] = [
+        [], "fast",
+        {"order": "key"}, {"order": 1}, {"order": ""},
+        {"inFlight": 0}, {"inFlight": 10_001}, {"inFlight": 1.5}, {"inFlight": "64"},
+        {"inFlight": True}, {"inFlight": 10**20}, {"in_flight": 3}, {"inflight": 3},
+        *({"timeout": text} for text in (
+            "0s", "-1s", "+1s", "30", "", "s", "1d", "1 s", "1s ", "1S", "1e3s", ".s", "٣s", "0h0m",
+            "0.1ns", "0.9ns", "2540401h", "9999999h", "1s\n", "1h" * 33)),
+        {"timeout": 30}, {"timeout": ["30s"]},
+        {"format": "Batch"},
+        {"retry": {"attempts": 0}}, {"retry": {"attempts": 10**7}},
+        {"retry": {"initial": "1m"}}, {"retry": {"max": "100ms"}},
+        {"retry": {"initial": "2s", "max": "1999ms"}}, {"retry": {"maxage": "1h"}},
+        {"onExhausted": "Deadletter"}, {"onFunctionDelete": "Keep"},
+        {"deadLetter": {"topic": "x"}}, {"deadLetter": {"url": "http://u:p@h/"}},
+    ]  # fmt: skip
+    for good, deliveries in ((True, yes), (False, no)):
+        for number, delivery in enumerate(deliveries):
+            name = f"delivery {'yes' if good else 'no'} {number}: {_short(delivery)}"
+            yield Row(name, trigger(delivery=delivery), good)
+    for paused, good in ((True, True), (False, True), (None, True), ("true", False), (1, False)):
+        yield Row(f"paused {paused!r}", trigger(paused=paused), good)
+    for choice, good in (("Delete", True), (None, True), ("delete", False), (True, False)):
+        yield Row(f"onFunctionDelete {choice!r}", trigger(onFunctionDelete=choice), good)
+
+
+def _kafka() -> Iterator[Row]:
+    yes: list[Body] = [
+        {"topics": ["a", "b.c_d-E"]}, {"topic": "a" * 249}, {"topic": "..."},
+        {"topic": "a", "topics": None},
+        *({"topic": "a", "brokers": [broker]} for broker in (
+            "kafka.example:9092", "127.0.0.1:1", "[::1]:9092", "a-b.c_d:65535",
+            "[1:2:3:4:5:6:7::]:1", "[fe80::1%eth0]:9092")),
+        {"topic": "a", "group": "any group"}, {"topic": "a", "brokers": None},
+        *({"topic": "a", "startFrom": start} for start in (
+            "Latest", "Earliest", None, {"timestamp": TIME},
+            {"timestamp": "2026-02-28t23:59:59.123456789+14:00"})),
+        {"topic": "a", "cleanup": "Delete"}, {"topic": "a", "cleanup": None},
+    ]  # fmt: skip
+    no: list[Body] = [
+        {}, {"topic": "a", "topics": ["b"]}, {"topics": []}, {"topics": "a"}, {"topics": [None]},
+        {"topic": ""}, {"topic": "."}, {"topic": ".."}, {"topics": ["a", ".."]}, {"topic": "a b"},
+        {"topic": "a" * 250}, {"topic": "é"}, {"topic": 1}, {"topic": "a\n"},
+        {"topics": ["a"] * 501},
+        *({"topic": "a", "brokers": brokers} for brokers in (
+            [], "a:1", ["kafka"], ["kafka:0"], ["kafka:65536"], ["kafka:70000"], ["kafka:"], [":1"],
+            ["a b:1"], ["http://a:1"], ["[::1:9092"], ["[1::2::3]:1"], ["a:1,b:2"], [9092],
+            ["a:09092"])),
+        {"topic": "a", "group": ""}, {"topic": "a", "group": "g" * 256}, {"topic": "a", "group": 1},
+        {"topic": "a", "groupId": "g"},
+        *({"topic": "a", "startFrom": start} for start in (
+            "Newest", "latest", "", 5, 1.5, True, False, [], ["Latest"], {}, {"timestamp": None},
+            {"timestamp": TIME, "offset": 1}, {"offset": 1}, {"timestamp": "2026-01-31"},
+            {"timestamp": "2026-01-31T08:00:00"}, {"timestamp": "2026-02-30T08:00:00Z"},
+            {"timestamp": "2026-01-31T24:00:00Z"}, {"timestamp": "2026-01-31T08:00:60Z"},
+            {"timestamp": "2026-01-31 08:00:00Z"}, {"timestamp": "2026-01-31T08:00:00+25:00"},
+            {"timestamp": "0000-01-31T08:00:00Z"}, {"timestamp": 1})),
+        {"topic": "a", "cleanup": "delete"}, {"topic": "a", "cleanup": True},
+    ]  # fmt: skip
+    yield from _of("KafkaTrigger", yes, no)
+
+
+def _cron() -> Iterator[Row]:
+    daily = {"schedule": "@daily"}
+    yes: list[Body] = [
+        daily, {"schedule": "0 12 * * MON-FRI"}, {"schedule": "*/10 0 12 1,15 JAN-MAR *"},
+        {"schedule": ["@hourly", "0 0 L * *"]}, {"schedule": " 0 12 * * * "},
+        {"schedule": "0 0 * * sat#2"}, {"schedule": "@DAILY"}, {"schedule": "0 0 ? * 1"},
+        daily | {"timeZone": "Europe/Berlin"}, daily | {"timeZone": "Etc/GMT+5"},
+        daily | {"timeZone": None},
+        *(daily | one for one in _each("data", (
+            None, "x", "", 7, 1.5, True, [], [None], {}, {"a": None, "b": [1, {"c": "d"}]}))),
+        daily | {"contentType": "text/plain; charset=utf-8"},
+    ]  # fmt: skip
+    no: list[Body] = [
+        {}, {"schedule": ""}, {"schedule": None}, {"schedule": []}, {"schedule": [None]},
+        {"schedule": ["@daily", 5]}, {"schedule": 5}, {"schedule": True}, {"schedule": {}},
+        {"schedule": {"at": "@daily"}}, {"schedule": "0 12 * *"}, {"schedule": "0 0 0 12 * * *"},
+        {"schedule": "TZ=UTC 0 12 * * *"}, {"schedule": "daily"}, {"schedule": "@"},
+        {"schedule": "0 12 * * ä"}, {"schedule": ["@daily"] * 101}, {"schedule": "0;12 * * * *"},
+        daily | {"timeZone": ""}, daily | {"timeZone": "Europe Berlin"}, daily | {"timeZone": 1},
+        daily | {"timeZone": "../etc/passwd"}, daily | {"time_zone": "UTC"},
+        daily | {"contentType": "json"}, daily | {"contentType": "a/b\r\nx: y"},
+        daily | {"contentType": ""}, daily | {"contentType": "a/" + "b" * 255},
+        daily | {"jitter": "5s"},
+    ]  # fmt: skip
+    yield from _of("CronTrigger", yes, no)
+
+
+def _http() -> Iterator[Row]:
+    yes: list[Body] = [
+        {"host": "api.example.com"}, {"host": "*.Example.COM"}, {"host": "localhost"},
+        {"host": None}, {"host": "1.2.3.4"},
+        *({"path": path} for path in (
+            "/", "/a/b", "/a//b/", "/...", "/.a/..b", "/a%20b", "/%2f", "/a;b=c,d", "/%2", "/~x")),
+        {"pathType": "Exact"}, {"pathType": None},
+        {"methods": ["GET"]}, {"methods": ["POST", "M-SEARCH", "POST"]}, {"methods": None},
+        *({"maxBodySize": size} for size in (0, 10, 10.0, "10", "512Ki", "1k", "2M", "1Gi", None)),
+    ]  # fmt: skip
+    no: list[Body] = [
+        *({"host": host} for host in (
+            "", "api.example.com:80", "a.*.com", "*", "*.", "a..b", "-a.com", "a_b.com",
+            "\u212a.com", ".a", "a" * 64 + ".com", "ä.com", "a.com.", 5, "a\n")),
+        *({"path": path} for path in (
+            "", "orders", "/a?b=c", "/a b", "/a#b", "/a/../b", "/.", "/..", "/./a", "/a/.",
+            "/%2e%2E/b", "/.%2e", "/a/%2e", "/ü", '/"', "/a\n", 5, "/" + "a" * 1024)),
+        {"pathType": "ImplementationSpecific"}, {"pathType": "exact"},
+        *({"methods": methods} for methods in (
+            [], "GET", ["get"], [""], ["CONNECT"], ["GET", "CONNECT"], ["GE T"], ["A" * 33], [None],
+            ["-GET"], [1], ["A"] * 33)),
+        *_each("maxBodySize", (
+            -1, 1.5, "1MB", "", "-1", "1.5Mi", "Ki", True, [], {}, 2**40 + 1, "1" * 13, "1ki")),
+        {"mode": "Async"},
+    ]  # fmt: skip
+    yield from _of("HTTPTrigger", yes, no)
+
+
+def _functions() -> Iterator[Row]:
+    code = CODE
+    yes: list[Body] = [
+        *({"url": url} for url in (
+            "http://orders.example:8080/in?x=1", "https://[::1]:9/", "http://h", "HTTP://H/",
+            "http://h?x=1", "http://a-b.c_d./~x", "http://1.2.3.4:65535/a@b", 'http://h/"<>^`{|}')),
+        {"url": "http://h/", "code": None, "service": None},
+        {"service": {"name": "web"}}, {"service": {"name": "web", "port": 80, "path": "/in?x=1"}},
+        *({"service": {"name": "web", "port": port}} for port in (
+            1, 65535, 80.0, "http", "a", "8080-a", "1a-2", "a-1-b2-c", None)),
+        {"code": code}, {"code": code | {"files": None}},
+        {"code": {"runtime": "python", "handler": "a.b.c", "files": {"a/b.py": "./x.py"}}},
+        {"code": code | {"handler": "pkg.handle", "inline": {"pkg/__init__.py": "", ".x": "y"}}},
+        {"code": code | {"requirements": ["requests==2.32.3", " a[b]>=1 ; x", "./wheels/ä.whl"]}},
+        {"code": code | {"timeout": "1m", "concurrency": 1, "env": {"A": "b\n", "_x1": ""}}},
+        {"code": code | {"env": None, "requirements": None, "timeout": None}},
+        {"code": code | {"env": {"A": None}}}, {"code": code | {"concurrency": 2.0}},
+        {"code": code | {"inline": {"main.py": "", "...": "", "..a/b": "", "a b": "\0"}}},
+    ]  # fmt: skip
+    no: list[Body] = [
+        *({"url": url} for url in (
+            "", "ftp://h/", "http://", "h:80", "http://h:x/", "http://h:70000/", "http://h:0/",
+            "http://h:/", "http://h/ a", "http://h/#x", "http://u@h/", "http://h/\n", "http://[::1/",
+            "http://ü/", "http://h\\x", "http://a..b/", "http://[1::2::3]/", "http://[gg::]/",
+            "http://h:65536/", "http://" + "a" * 64 + "/", "http://h/" + "a" * 2048, 5,
+            "http://[::1]a/", "http:///x", "http://h:080/", "//h/")),
+        {}, {"ulr": "http://h/"}, {"url": "http://h/", "service": {"name": "web"}},
+        {"url": "http://h/", "code": code}, {"url": None},
+        {"service": {}}, {"service": {"name": "Web"}}, {"service": "web"},
+        {"service": {"name": "web", "namespace": "x"}},
+        *({"service": {"name": "web", "port": port}} for port in (
+            0, 65536, -1, 80.5, True, "", "80", "a--b", "-a", "a-", "A", "a" * 16, "8-0", [80])),
+        *({"service": {"name": "web", "path": path}} for path in ("", "in", "/ a", "/#x", "/ü")),
+        *_each("code", (code | change for change in _changes())),
+        {"code": {"runtime": "python", "handler": "a.b", "files": {"c.py": "./c.py"}}},
+    ]  # fmt: skip
+    for good, specs in ((True, yes), (False, no)):
+        for number, spec in enumerate(specs):
+            name = f"Function {'yes' if good else 'no'} {number}: {_short(spec)}"
+            yield Row(name, function(**spec), good)
+
+
+def _changes() -> list[Body]:
+    """Each makes bad code of a good one."""
+    return [
+        {"runtime": "ruby"}, {"runtime": None}, {"handler": "handle"}, {"handler": "a..b"},
+        {"handler": "other.handle"}, {"handler": "ma\u0131n.handle"}, {"handler": "main.2"},
+        {"inline": {}}, {"inline": None}, {"files": {"main.py": "./main.py"}},
+        {"inline": {"main.py": "", "../x.py": ""}}, {"inline": {"main.py": "", "/x": ""}},
+        {"inline": {"main.py": "", "a//b": ""}}, {"inline": {"main.py": "", "a/./b": ""}},
+        {"inline": {"main.py": "", "a\\b": ""}}, {"inline": {"main.py": "", ".": ""}},
+        {"inline": {"main.py": "", "": ""}}, {"inline": {"main.py": 1}},
+        {"inline": {"main.py": None}}, {"inline": {"main.py": "", "x" * 513: ""}},
+        {"inline": {"main.py": ""} | {f"f{n}": "" for n in range(100)}},
+        {"requirements": ["--index-url=x"]}, {"requirements": [" -r x"]},
+        {"requirements": [""]}, {"requirements": [" "]}, {"requirements": ["a\n-r b"]},
+        {"requirements": ["a\u2028b"]}, {"requirements": "requests"}, {"requirements": [None]},
+        {"concurrency": 0}, {"concurrency": "1"}, {"timeout": "0s"}, {"timeout": 5},
+        {"env": {"A": 1}}, {"env": {"A-B": "x"}}, {"env": {"1": "x"}}, {"env": {"A": "\0"}},
+        {"env": {"": "x"}}, {"env": ["A=b"]}, {"memory": "1Gi"},
+    ]  # fmt: skip
+
+
+def _frames() -> Iterator[Row]:
+    yes: list[Body] = [
+        framed({"labels": {"app": "x", "example.com/team": ""}, "annotations": {"A.b/c": "d e\n"}}),
+        framed({"labels": None, "annotations": None}), framed({"labels": {}, "annotations": {}}),
+        framed({"annotations": {"a" * 253 + "/b": ""}}), framed({"generation": 3}),
+        framed(status={}), framed(status={"conditions": []}),
+    ]  # fmt: skip
+    no: list[Body] = [
+        framed({"lables": {}}), framed({"lables": None}), framed({"labels": {"a b": "c"}}),
+        framed({"labels": {"a": "b c"}}), framed({"labels": {"a": 1}}), framed({"labels": ["a"]}),
+        framed({"labels": {"A/b": "c"}}), framed({"labels": {"a" * 254 + "/b": "c"}}),
+        framed({"labels": {"a": "b" * 64}}), framed({"annotations": {"a b": "c"}}),
+        framed({"annotations": {"a": 1}}), framed({"annotations": {"a" * 254 + "/b": ""}}),
+        framed({"annotations": {"a/b/c": ""}}), framed({"name": GONE}), framed({"name": ""}),
+        framed({"name": "A"}), framed({"name": "a/b"}), framed({"name": None}),
+    ]  # fmt: skip
+    for good, bodies in ((True, yes), (False, no)):
+        for number, body in enumerate(bodies):
+            yield Row(f"frame {'yes' if good else 'no'} {number}: {_short(body)}", body, good)
+
+
+def at(body: Body, path: tuple[str, ...], value: Any) -> Body:
+    """A copy with another value in that place."""
+    first, *rest = path
+    inside = at(body.get(first) or {}, tuple(rest), value) if rest else value
+    return _changed(body, {first: inside})
+
+
+def _each(field: str, values: Iterable[Any]) -> list[Body]:
+    return [{field: value} for value in values]
+
+
+def _of(kind: str, yes: list[Body], no: list[Body]) -> Iterator[Row]:
+    for good, sources in ((True, yes), (False, no)):
+        for number, source in enumerate(sources):
+            name = f"{kind} {'yes' if good else 'no'} {number}: {_short(source)}"
+            yield Row(name, trigger(kind, source), good)
+
+
+def _manifest(kind: str, spec: Body) -> Body:
+    return {
+        "apiVersion": "triggerhub.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "a"}, "spec": deepcopy(spec),
+    }  # fmt: skip
+
+
+def _changed(before: Body, change: Body) -> Body:
+    return {k: v for k, v in {**before, **change}.items() if v is not GONE}
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) < 70 else text[:70] + "..."
