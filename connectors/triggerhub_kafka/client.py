@@ -1,4 +1,4 @@
-"""aiokafka's consumer with what a listener that never ends needs besides.
+"""aiokafka's client and consumer with what a listener that never ends needs besides.
 
 This is the one module that reaches behind aiokafka's public names; each place says what for.
 """
@@ -12,10 +12,11 @@ from collections.abc import Collection, Coroutine, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
+    GroupIdNotFound,
     InvalidTopicError,
     KafkaConnectionError,
     KafkaError,
@@ -23,6 +24,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     for_code,
 )
+from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata
@@ -152,6 +154,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
                 raise error_type(topic)
         # LeaderNotAvailable and the like: it is being made.
         return {topic for topic in topics if topic not in found or found[topic].errno != 0}
+
+    async def delete_group(self, group: str) -> None:
+        """Delete a consumer group with its offsets; no error when it is not there. Raises
+        KafkaError; NonEmptyGroup while it has members. aiokafka's admin client has no such
+        method."""
+        coordinator = await self.coordinator_lookup(CoordinationType.GROUP, group)
+        reply = await self.send(coordinator, DeleteGroupsRequest([group]))
+        for _, code in reply.results:
+            error_type = for_code(code)
+            if error_type.errno not in (0, GroupIdNotFound.errno):
+                raise error_type(group)
 
     def _shuffled_nodes(self) -> list[Any]:
         nodes = [broker.nodeId for broker in self.cluster.brokers()]

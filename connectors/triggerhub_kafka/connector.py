@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from triggerhub.connector import Installation, SpecError, Subscription
+from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.listener import Listener
 from triggerhub_kafka.source import KafkaSource, check_broker
 
@@ -25,6 +26,14 @@ class KafkaConnector:
         ``SpecError`` for brokers, a topic or a group that cannot be one.
         """
         await Listener(subscription, self._brokers(subscription.source)).run()
+
+    async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
+        """Delete the consumer group, with its offsets.
+
+        Raises ``CleanUpError``, with a sentence, when the brokers cannot be reached or refuse, as
+        they do while the group has members; and ``SpecError`` as ``listen`` does.
+        """
+        await delete_group(subscription, self._brokers(subscription.source))
 
     def _brokers(self, source: KafkaSource) -> list[str]:
         if source.brokers is not None:

@@ -21,6 +21,7 @@ from triggerhub.event import Event, Outcome
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_kafka.client import Consumer, settings
 from triggerhub_kafka.decode import Record, decoder
+from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.problems import ListenError, explain
 from triggerhub_kafka.source import KafkaSource
@@ -49,7 +50,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._source = subscription.source
         self._topics = subscription.source.topic_names
         self._brokers = brokers
-        self._group = subscription.source.group or f"triggerhub.{subscription.name}"
+        self._group = group_of(subscription)
         self._window = Window(subscription)
         self._generation = 0
         self._assigned = asyncio.Event()

@@ -1,4 +1,4 @@
-"""An API server in memory, as far as lists and watches go; it fails as it is told."""
+"""An API server in memory, as far as lists, watches and finalizers go; it fails as it is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import copy
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple
 
 from triggerhub.cluster.answers import ApiError, Object, Page, Resource
 from triggerhub.control.resources import ResourceKey
@@ -42,6 +43,8 @@ class MemoryServer:
     mute: set[str] = field(default_factory=set)
     """Plural names whose lists are never answered."""
     asked: list[tuple[float, str, str, str]] = field(default_factory=list)
+    created: list[Object] = field(default_factory=list)
+    """What ``create`` was asked for."""
     version: int = 100
     _objects: defaultdict[str, dict[ResourceKey, Object]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -70,6 +73,22 @@ class MemoryServer:
         self.version += 1
         found["metadata"]["resourceVersion"] = str(self.version)
         self._tell("DELETED", plural, found)
+
+    def doom(self, plural: str, name: str, namespace: str = "shop", ago: float = 0.0) -> None:
+        """Deleted so many seconds ago: it goes when nothing holds it any more."""
+        found = copy.deepcopy(self._objects[plural][ResourceKey(namespace, name)])
+        since = datetime.now(UTC) - timedelta(seconds=ago)
+        found["metadata"]["deletionTimestamp"] = since.isoformat()
+        self._store(plural, found)
+
+    def get(self, plural: str, name: str, namespace: str = "shop") -> Object | None:
+        """One object; None: it is not there."""
+        return self._objects[plural].get(ResourceKey(namespace, name))
+
+    def finalizers(self, plural: str, name: str, namespace: str = "shop") -> list[str] | None:
+        """What holds it; None: it is not there."""
+        found = self.get(plural, name, namespace)
+        return None if found is None else found["metadata"].get("finalizers") or []
 
     def compact(self) -> None:
         """Forget every version but the present."""
@@ -140,6 +159,37 @@ class MemoryServer:
             if queue in self._watchers:
                 self._watchers.remove(queue)
 
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Any,
+        *,
+        kind: Literal["merge"],
+    ) -> Object:
+        """Of metadata alone. What ``body`` says of uid and version must be so, else 409."""
+        assert kind == "merge"
+        self._ask("patch", resource, name)
+        await asyncio.sleep(0.01)
+        assert namespace is not None
+        found = copy.deepcopy(self._objects[resource.plural].get(ResourceKey(namespace, name)))
+        if found is None:
+            raise ApiError("patch", resource.plural, namespace, 404, "NotFound", name)
+        for fact in ("uid", "resourceVersion"):
+            if body["metadata"][fact] != found["metadata"][fact]:
+                raise ApiError("patch", resource.plural, namespace, 409, "Conflict", fact)
+        found["metadata"].update(body["metadata"])
+        self._store(resource.plural, found)
+        return found
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        """Kept, and never seen by a watch."""
+        self._ask("create", resource, "")
+        await asyncio.sleep(0.01)
+        self.created.append(body)
+        return body
+
     async def discover(self, group: str, version: str) -> set[str] | None:
         self.asked.append((asyncio.get_running_loop().time(), "discover", group, ""))
         error = self.discovery() if self.discovery else None
@@ -165,6 +215,18 @@ class MemoryServer:
             if news is None:
                 raise ApiError("watch", "x", None, 0, "Unreachable", "broken")
             yield news
+
+    def _store(self, plural: str, found: Object) -> None:
+        metadata = found["metadata"]
+        self.version += 1
+        metadata["resourceVersion"] = str(self.version)
+        key = ResourceKey(metadata["namespace"], metadata["name"])
+        self._objects[plural][key] = found
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            del self._objects[plural][key]
+            self._tell("DELETED", plural, found)
+        else:
+            self._tell("MODIFIED", plural, found)
 
     def _tell(self, kind: str, plural: str, body: Object) -> None:
         news = _News(self.version, kind, plural, body)

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
-from triggerhub.cluster.api import Api, ApiError
-from triggerhub.cluster.events import Events, Leads, Subject, Turn
+from triggerhub.cluster.answers import ApiError
+from triggerhub.cluster.events import Events, Leads, Subject, Turn, Writer
+from triggerhub.cluster.remains import listening_of, names_of, rival, values_of
 from triggerhub.cluster.reported import Reported
 from triggerhub.cluster.source import FINALIZER, Standing, resource_of
-from triggerhub.connector import Order
+from triggerhub.connector import Reference, SpecError
 from triggerhub.control.binding import Listening
 from triggerhub.control.listeners import Listeners, to_be_cleaned
-from triggerhub.control.references import resolve
 from triggerhub.control.resources import OnFunctionDelete, ResourceKey, Snapshot, Trigger
 
 log = structlog.get_logger()
 
 LIMIT = 60.0
 """Seconds after its deletion that a trigger waits for the clean-up."""
-LEAST = 10.0
-"""Seconds that the clean-up gets, however long ago the deletion was: no hub may have run."""
+LEAST = 30.0
+"""Seconds that the clean-up gets, however long ago the deletion was: no hub may have run. A source
+may still believe for half of it in a replica that was killed."""
 _ATTEMPT = 15.0
 _LOOK = 1.0
+_LONGEST_WAIT = 30.0
+_CLEANED_AT_ONCE = 64
+"""A namespace may hold thousands: each attempt holds connections."""
+_WRITTEN_AT_ONCE = 8
 
 
 def bereaved(standing: Standing, held: Reported | None, wanted: Reported) -> bool:
@@ -63,7 +68,7 @@ class Cleanups:
 
     def __init__(
         self,
-        api: Api,
+        api: Writer,
         source: Objects,
         reconciler: Pictures,
         listeners: Listeners,
@@ -76,7 +81,11 @@ class Cleanups:
         self._listeners = listeners
         self._election = election
         self._events = events
+        self._cleaned = asyncio.Semaphore(_CLEANED_AT_ONCE)
+        self._written = asyncio.Semaphore(_WRITTEN_AT_ONCE)
         self._under_way: set[str] = set()
+        self._kept: dict[str, Mapping[Reference, bytes]] = {}
+        """What the references of a trigger stand for, by its uid: its Secret may go before it."""
         self._told: set[str] = set()
 
     async def run(self) -> None:
@@ -87,17 +96,30 @@ class Cleanups:
                 await asyncio.sleep(_LOOK)
                 if not self._election.leading or self._reconciler.snapshot is None:
                     seen = -1
-                    continue
-                if seen == self._source.revision:
-                    continue
-                seen = self._source.revision
-                for standing in self._source.standings():
-                    if self._concerns(standing) and standing.uid not in self._under_way:
-                        self._under_way.add(standing.uid)
-                        task = tasks.create_task(self._attend(standing))
-                        task.add_done_callback(
-                            lambda _, uid=standing.uid: self._under_way.discard(uid)  # type: ignore[misc]
-                        )
+                elif seen != self._source.revision:
+                    seen = self._source.revision if self._look(tasks) else -1
+
+    def _look(self, tasks: asyncio.TaskGroup) -> bool:
+        """Attend to each that needs it. False: look again soon, some are attended to already and
+        may have changed since."""
+        whole = True
+        kept = {}
+        for standing in self._source.standings():
+            values, lacking = self._values(standing)
+            if values and not lacking:
+                kept[standing.uid] = values
+            if not self._concerns(standing):
+                continue
+            if standing.uid in self._under_way:
+                whole = False
+                continue
+            self._under_way.add(standing.uid)
+            task = tasks.create_task(self._attend(standing))
+            task.add_done_callback(
+                lambda _, uid=standing.uid: self._under_way.discard(uid)  # type: ignore[misc]
+            )
+        self._kept = kept
+        return whole
 
     @staticmethod
     def _concerns(standing: Standing) -> bool:
@@ -109,117 +131,143 @@ class Cleanups:
         return isinstance(value, Trigger) and there != to_be_cleaned(value.source)
 
     async def _attend(self, standing: Standing) -> None:
+        """Returns when that is done and seen to be done, or when it is another matter now."""
+        if standing.deleting is not None:
+            trouble = await self._clean(standing, standing.deleting)
+            if trouble is None:
+                return
+            if trouble:
+                self._give_up(standing, trouble)
         wait = 0.5
         while self._election.leading:
+            after = 0.0
             try:
-                if standing.deleting is not None:
-                    await self._clean(standing)
-                    await self._finalize(standing, keep=False)
-                else:
-                    value = standing.value
-                    assert isinstance(value, Trigger)
-                    await self._finalize(standing, keep=to_be_cleaned(value.source))
-                return
+                await self._finalize(standing)
+                break
             except ApiError as error:
                 if error.status == 404:
-                    return
-                if error.status != 409 and str(error) not in self._told:
-                    self._told.add(str(error))
-                    log.warning("cleanup.refused", error=str(error))
-            await asyncio.sleep(wait)
-            wait = min(30.0, wait * 2)
-            again = self._source.standing(standing.kind, standing.key)
-            if again is None or again.uid != standing.uid or not self._concerns(again):
+                    break
+                after = error.retry_after
+                self._refused(standing, error)
+            await asyncio.sleep(max(wait, after))
+            wait = min(_LONGEST_WAIT, wait * 2)
+            now = self._now(standing)
+            if now is None or not self._concerns(now) or _goes(now) != _goes(standing):
                 return
-            standing = again
+            standing = now
+        while self._election.leading:
+            now = self._now(standing)
+            if now is None or now.resource_version != standing.resource_version:
+                return
+            await asyncio.sleep(_LOOK)
 
-    async def _finalize(self, standing: Standing, *, keep: bool) -> None:
-        """Add or remove the finalizer; those of others stay as they are."""
+    def _refused(self, standing: Standing, error: ApiError) -> None:
+        said = f"{error.verb} {error.resource} {error.reason}"
+        if error.status != 409 and said not in self._told:
+            self._told.add(said)
+            trigger = f"{standing.namespace}/{standing.name}"
+            log.warning("cleanup.refused", trigger=trigger, error=str(error))
+
+    def _now(self, standing: Standing) -> Standing | None:
+        """The same object, as the API server has it by now."""
+        now = self._source.standing(standing.kind, standing.key)
+        return now if now is not None and now.uid == standing.uid else None
+
+    async def _finalize(self, standing: Standing) -> None:
+        """Add the finalizer, or remove it where it is; those of others stay as they are."""
         others = [name for name in standing.finalizers if name != FINALIZER]
+        there = FINALIZER in standing.finalizers
         body = {
             "metadata": {
                 "uid": standing.uid,
                 "resourceVersion": standing.resource_version,
-                "finalizers": [*others, FINALIZER] if keep else others,
+                "finalizers": others if there else [*others, FINALIZER],
             }
         }
-        await self._api.patch(
-            resource_of(standing.kind), standing.namespace, standing.name, body, kind="merge"
-        )
-
-    async def _clean(self, standing: Standing) -> None:
-        """Returns when all is clean, or when it is given up."""
-        assert standing.deleting is not None
-        loop = asyncio.get_running_loop()
-        age = (datetime.now(UTC) - standing.deleting).total_seconds()
-        until = loop.time() + min(LIMIT, max(LEAST, LIMIT - age))
-        trouble = ""
-        value = standing.value
-        if not isinstance(value, Trigger) or value.source is None:
-            trouble = "its connector is not installed, or its spec has faults"
-        elif to_be_cleaned(value.source):
-            while not self._listeners.idle(standing.namespace, standing.name):
-                if loop.time() > until:
-                    break
-                await asyncio.sleep(0.1)
-            left = {}
-            for listening in self._remains(standing, value):
-                error = await self._clean_one(listening, until)
-                if error:
-                    left[listening.name] = error
-            trouble = "; ".join(f"{name}: {error}" for name, error in left.items())
-        if trouble:
-            message = f"left behind what the source keeps for it: {trouble}"
-            log.warning("cleanup.failed", trigger=f"{standing.namespace}/{standing.name}",
-                        error=message)  # fmt: skip
-            subject = Subject(standing.kind, standing.namespace, standing.name, standing.uid)
-            self._events.tell(subject, Turn("CleanUpFailed", message, warning=True))
-
-    def _remains(self, standing: Standing, trigger: Trigger) -> list[Listening]:
-        """A listening half for each name under which something may be kept."""
-        held = standing.reported
-        prefix = f"{standing.namespace}.{standing.name}."
-        names = set(held.cleanup) if held is not None else set()
-        if held is not None:
-            names |= {prefix + function for function, _ in held.bindings}
-        reference = trigger.spec.function.name
-        if reference is not None:
-            names.add(prefix + reference)
-        snapshot = self._reconciler.snapshot
-        assert snapshot is not None
-        assert trigger.source is not None
-        values, _ = resolve(trigger.source, standing.namespace, snapshot, None)
-        return [
-            Listening(
-                name=name,
-                kind=standing.kind,
-                namespace=standing.namespace,
-                trigger=standing.name,
-                function=name.removeprefix(prefix),
-                source=trigger.source,
-                order=Order.NONE,
-                in_flight=1,
-                created=trigger.created,
-                values=values,
+        async with self._written:
+            await self._api.patch(
+                resource_of(standing.kind), standing.namespace, standing.name, body, kind="merge"
             )
-            for name in sorted(names)
-            if name.startswith(prefix)
-        ]
 
-    async def _clean_one(self, listening: Listening, until: float) -> str:
-        """Empty: it is clean. Else why not, when the time is over."""
+    def _give_up(self, standing: Standing, trouble: str) -> None:
+        message = f"left behind what the source keeps for it: {trouble}"
+        log.warning(
+            "cleanup.failed", trigger=f"{standing.namespace}/{standing.name}", error=message
+        )
+        subject = Subject(standing.kind, standing.namespace, standing.name, standing.uid)
+        self._events.tell(subject, Turn("CleanUpFailed", message, warning=True))
+
+    async def _clean(self, standing: Standing, since: datetime) -> str | None:
+        """Empty: all is clean. Else what is not, and why, when the time is over. None: this
+        replica leads no longer."""
+        loop = asyncio.get_running_loop()
+        age = (datetime.now(UTC) - since).total_seconds()
+        until = loop.time() + min(LIMIT, max(LEAST, LIMIT - age))
+        trigger = standing.value
+        if not isinstance(trigger, Trigger) or trigger.source is None:
+            return "its connector is not installed, or its spec has faults"
+        if not to_be_cleaned(trigger.source):
+            return ""
+        snapshot = self._snapshot()
+        names = names_of(standing, trigger, snapshot)
+        if not names:
+            return ""
+        other = rival(standing, snapshot)
+        if other is not None:
+            return f"{other} has its name by now, and with it what the hub keeps under that name"
+        while True:
+            values, lacking = self._values(standing)
+            if not lacking and self._listeners.idle(names):
+                break
+            if not self._election.leading:
+                return None
+            if loop.time() > until:
+                return lacking or "its listener has not ended"
+            await asyncio.sleep(0.1)
+        async with asyncio.TaskGroup() as tasks:
+            under_way = {}
+            for name in sorted(names):
+                work = self._clean_one(listening_of(trigger, name, values), until)
+                under_way[name] = tasks.create_task(work)
+        left = {name: task.result() for name, task in under_way.items()}
+        if None in left.values():
+            return None
+        return "; ".join(f"{name}: {error}" for name, error in left.items() if error)
+
+    async def _clean_one(self, listening: Listening, until: float) -> str | None:
+        """As ``_clean``, of one binding."""
         loop = asyncio.get_running_loop()
         wait = 0.5
-        while True:
+        trouble = ""
+        while self._election.leading:
             try:
-                async with asyncio.timeout(min(_ATTEMPT, max(0.1, until - loop.time()))):
+                async with asyncio.timeout_at(until), self._cleaned, asyncio.timeout(_ATTEMPT):
                     await self._listeners.clean_up(listening)
                 return ""
             except TimeoutError:
-                trouble = "the source does not answer"
+                trouble = trouble or "the source does not answer"
+            except SpecError as error:
+                return str(error)
             except Exception as error:  # noqa: BLE001 - a connector may raise anything; it is said, and tried again
                 trouble = str(error) or type(error).__name__
-            if loop.time() + wait > until:
+            left = until - loop.time()
+            if left <= 0:
                 return trouble
-            await asyncio.sleep(wait * (0.5 + random.random() / 2))
+            await asyncio.sleep(min(left, wait * (0.5 + random.random() / 2)))
             wait = min(5.0, wait * 2)
+        return None
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self._reconciler.snapshot
+        assert snapshot is not None
+        return snapshot
+
+    def _values(self, standing: Standing) -> tuple[Mapping[Reference, bytes], str]:
+        """What its references stand for, or stood for last; then what is missing, in words."""
+        found, lacking = values_of(standing, self._snapshot())
+        kept = self._kept.get(standing.uid)
+        return (kept, "") if lacking and kept else (found, lacking)
+
+
+def _goes(standing: Standing) -> bool:
+    return standing.deleting is not None

@@ -1,0 +1,49 @@
+"""The consumer group of a binding, as the brokers keep it."""
+
+from __future__ import annotations
+
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NonEmptyGroup
+
+from triggerhub.connector import Subscription
+from triggerhub_kafka.client import Client
+from triggerhub_kafka.problems import explain
+from triggerhub_kafka.source import KafkaSource
+
+_ANSWER_WITHIN_MS = 5_000
+"""Short, so that a broker that is silent leaves time for the next one."""
+
+
+class CleanUpError(Exception):
+    """The group is still there; says why."""
+
+
+def group_of(subscription: Subscription[KafkaSource]) -> str:
+    """The group that the binding reads with."""
+    return subscription.source.group or f"triggerhub.{subscription.name}"
+
+
+async def delete_group(subscription: Subscription[KafkaSource], brokers: list[str]) -> None:
+    """Delete it, with its offsets; no error when it is not there.
+
+    Raises ``CleanUpError``, with a sentence; SpecError for a group that cannot be one.
+    """
+    group = group_of(subscription)
+    client = Client(
+        bootstrap_servers=brokers,
+        client_id=f"triggerhub.{subscription.name}",
+        request_timeout_ms=_ANSWER_WITHIN_MS,
+    )
+    try:
+        await client.bootstrap()
+        await client.delete_group(group)
+    except NonEmptyGroup as error:
+        raise CleanUpError(f"consumer group {group} still has members") from error
+    except GroupAuthorizationFailedError as error:
+        raise CleanUpError(
+            f"the hub may not delete consumer group {group}: it needs Describe and Delete on it"
+        ) from error
+    except (KafkaError, TimeoutError) as error:
+        _, text = explain(error, brokers=brokers, group=group)
+        raise CleanUpError(text) from error
+    finally:
+        await client.close()
