@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import trustme
+from kubernetes_asyncio.client.configuration import Configuration
+from kubernetes_asyncio.config import ConfigException
 from structlog.testing import capture_logs
 
 from triggerhub.cluster import access as module
@@ -212,3 +214,14 @@ async def test_a_proxy_of_the_environment_is_used(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert (await Access.find(kubeconfig(tmp_path), None)).proxy == proxy
+
+
+async def test_a_token_that_cannot_be_read_just_now_is_still_the_one_before() -> None:
+    def hook(configuration: Configuration) -> None:
+        raise ConfigException("Token file exists but empty.")
+
+    configuration = Configuration(host="http://127.0.0.1:1")
+    configuration.api_key["BearerToken"] = "Bearer one"
+    access = Access(configuration, "hub", None, None)
+    configuration.refresh_api_key_hook = hook
+    assert await access.authorization() == "Bearer one"

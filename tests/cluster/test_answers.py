@@ -51,8 +51,8 @@ def test_a_resource_has_its_path(
          "verb watch on services (docs/kubernetes.md, RBAC)")),
         (Asked("patch", TRIGGERS, "shop", "status"), 403,
          status(403, "Forbidden", 'User "x" cannot patch resource "kafkatriggers/status"'),
-         ("cannot patch kafkatriggers.triggerhub.dev/status in namespace shop: forbidden; the hub's "
-         "service account needs the verb patch on kafkatriggers.triggerhub.dev/status "
+         ("cannot patch kafkatriggers.triggerhub.dev/status in namespace shop: forbidden; the "
+         "hub's service account needs the verb patch on kafkatriggers.triggerhub.dev/status "
          "(docs/kubernetes.md, RBAC)")),
         (Asked("create", Resource("", "v1", "events"), "shop"), 403,
          status(403, "Forbidden", "namespace shop is being terminated"),

@@ -102,7 +102,12 @@ class Access:
                 if self._doubted or time.monotonic() - self._looked > _AGAIN:
                     await self._look()
         configuration = self._configuration
-        token: str | None = await configuration.get_api_key_with_prefix("BearerToken")
+        token: str | None
+        try:
+            token = await configuration.get_api_key_with_prefix("BearerToken")
+        except _WRONG:
+            # The pod's token file cannot be read just now: the server will say what that means.
+            token = configuration.api_key.get("BearerToken")
         return token
 
     def doubt(self) -> None:

@@ -78,7 +78,7 @@ class ApiError(Exception):
         self.namespace = namespace
         self.status = status
         self.reason = reason
-        self.message = message
+        self.message = " ".join(message.split())  # one line of a log, whoever wrote it
         self.retry_after = retry_after
         super().__init__(self._sentence())
 
@@ -108,6 +108,7 @@ class ApiError(Exception):
 
 def unanswered(asked: Asked, why: str) -> ApiError:
     """There was no answer, or none that can be read."""
+    why = f"{why[:_SHOWN]}…" if len(why) > _SHOWN else why
     return ApiError(asked.verb, asked.what, asked.namespace, 0, "Unreachable", why)
 
 
@@ -136,6 +137,29 @@ def read(asked: Asked, body: bytes) -> Object:
     return found
 
 
+def page(asked: Asked, found: Object) -> tuple[Page, str]:
+    """Some of a list, and where it goes on; empty: that was all. Raises ``ApiError`` for what is
+    no list: whoever takes it for an empty one deletes everything."""
+    items, metadata = found.get("items", ()), found.get("metadata")
+    items = [] if items is None else items
+    if not isinstance(items, list) or not isinstance(metadata, dict):
+        raise unanswered(asked, "found an answer that is no list")
+    version, more = metadata.get("resourceVersion"), metadata.get("continue") or ""
+    if not version or not all(isinstance(text, str) for text in (version, more)):
+        raise unanswered(asked, "found a list without a version")
+    if not all(map(_object, items)):
+        raise unanswered(asked, "found a list with something in it that is no object")
+    return Page(items, version), more
+
+
+def served(asked: Asked, found: Object) -> set[str]:
+    """Plural names that a group's version serves. Raises ``ApiError``."""
+    resources = found.get("resources")
+    if found.get("kind") != "APIResourceList" or not isinstance(resources, list):
+        raise unanswered(asked, "found an answer that is no list of resources")
+    return {str(resource.get("name")) for resource in resources if isinstance(resource, dict)}
+
+
 def change(asked: Asked, line: bytes) -> tuple[str, Object]:
     """One line of a watch: what happened, and the object. Raises ``ApiError``, also for a line
     that tells of an error."""
@@ -148,7 +172,13 @@ def change(asked: Asked, line: bytes) -> tuple[str, Object]:
         status = status if isinstance(status, int) and status else 500
         message = str(body.get("message") or "")
         raise ApiError(asked.verb, asked.what, asked.namespace, status, reason, message)
+    if not _object(body):
+        raise unanswered(asked, "found a change of something that is no object")
     return kind, body
+
+
+def _object(body: object) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("metadata"), dict)
 
 
 class Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ from triggerhub.cluster.answers import (
     Page,
     Resource,
     change,
+    page,
     read,
     refused,
+    served,
     unanswered,
 )
 
@@ -58,8 +61,10 @@ _PATCHES = {
 class Api:
     """The API server, as far as a hub needs it. An async context manager."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, patience: float = PATIENCE, slack: float = SLACK) -> None:
         self._access = access
+        self._patience = patience
+        self._slack = slack
         self.namespace = access.namespace
         """The hub's own."""
         self._session = aiohttp.ClientSession(
@@ -100,10 +105,9 @@ class Api:
         asked = Asked("list", resource, namespace)
         query = _query(limit=limit, labelSelector=selector, fieldSelector=field)
         while True:
-            found = await self._request(asked, query=query, patience=LIST_PATIENCE)
-            metadata = found.get("metadata") or {}
-            yield Page(found.get("items") or [], metadata.get("resourceVersion") or "")
-            more = metadata.get("continue")
+            patience = max(self._patience, LIST_PATIENCE)
+            found, more = page(asked, await self._request(asked, query=query, patience=patience))
+            yield found
             if not more:
                 return
             query["continue"] = more
@@ -133,7 +137,7 @@ class Api:
             fieldSelector=field,
         )
         lines = Lines()
-        async with self._opened(asked, query=query, patience=timeout + SLACK) as response:
+        async with self._opened(asked, query=query, patience=timeout + self._slack) as response:
             yield "OPENED", {}
             async for chunk in response.content.iter_any():
                 for line in lines.feed(chunk):
@@ -194,13 +198,16 @@ class Api:
 
     async def discover(self, group: str, version: str) -> set[str] | None:
         """Plural names of what a group's version serves; None: it is not served at all."""
+        asked = Asked("discover", Resource(group, version, ""), None)
         try:
-            found = await self._request(Asked("discover", Resource(group, version, ""), None))
+            return served(asked, await self._request(asked))
         except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return {resource["name"] for resource in found.get("resources") or ()}
+            if error.status != 404:
+                raise
+        # So says a proxy of everything while there is no server behind it.
+        core = Asked("discover", Resource("", "v1", ""), None)
+        served(core, await self._request(core))
+        return None
 
     async def _request(
         self,
@@ -211,8 +218,9 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content: str = "application/json",
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> Object:
+        patience = self._patience if patience is None else patience
         async with self._opened(
             asked, name, method=method, query=query, body=body, content=content, patience=patience
         ) as response:
@@ -262,8 +270,7 @@ class Api:
         except TimeoutError:
             raise unanswered(asked, f"found no answer within {patience:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            why = str(error) or type(error).__name__
-            why = f"the API server at {access.url} cannot be reached: {why}"
+            why = f"the API server at {access.url} cannot be reached: {_why(error)}"
             raise unanswered(asked, why) from None
 
     async def _refused(self, asked: Asked, response: aiohttp.ClientResponse) -> ApiError:
@@ -272,6 +279,14 @@ class Api:
         wait = response.headers.get("retry-after", "")
         body = await response.read()
         return refused(asked, response.status, response.reason or "", wait, body)
+
+
+def _why(error: Exception) -> str:
+    """Without aiohttp's own words about where and how: the address stands before."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    if isinstance(cause, ConnectionError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def _query(**options: str | int) -> dict[str, str]:

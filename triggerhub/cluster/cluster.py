@@ -36,6 +36,7 @@ class Cluster:
     def __init__(self, api: Api, kinds: Mapping[str, Kind], namespace: str | None) -> None:
         """``namespace``: the one whose manifests are meant; None: all."""
         self._api = api
+        self._kinds = kinds
         self._leading = asyncio.Event()
         self._listeners: Listeners | None = None
         self.source = KubernetesSource(api, kinds, namespace)
@@ -67,8 +68,9 @@ class Cluster:
         self._listeners = listeners
         events = Events(self._api, self.election)
         statuses = Statuses(
-            self._api, self.source, reconciler, dispatcher, self.election, events, changes
-        )
+            self._api, self.source, reconciler, dispatcher, self.election, events, changes,
+            self._kinds,
+        )  # fmt: skip
         cleanups = Cleanups(self._api, self.source, reconciler, listeners, self.election, events)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.election.run(), name="election")

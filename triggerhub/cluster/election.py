@@ -13,12 +13,15 @@ from typing import Any, Protocol
 
 import structlog
 
-from triggerhub.cluster.api import ApiError, Object, Resource
+from triggerhub.cluster.answers import ApiError, Object, Resource
 
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 _RELEASE = 2.0
 """Seconds that giving up the lease may take, at the end of the process."""
+
+_LEAST = 0.2
+"""Seconds between two rounds."""
 
 log = structlog.get_logger()
 
@@ -66,6 +69,8 @@ class Election:
         """Until when another's lease is respected (the loop's time)."""
         self._before = math.inf
         """The last sign of life of whoever led last, seconds since the epoch."""
+        self._wrote = False
+        """It may be this process that the lease names."""
         self._in_office = False
         self._until = -math.inf
         self._end: asyncio.TimerHandle | None = None
@@ -84,19 +89,18 @@ class Election:
         """Until cancelled; then the lease is given up."""
         try:
             while True:
-                await self._round()
-                await asyncio.sleep(self._pause())
+                began = asyncio.get_running_loop().time()
+                await self._round(began)
+                await asyncio.sleep(self._pause(began))
         finally:
-            mine = self._in_office
             self._leave()
-            if mine:
+            if self._wrote:
                 # The process ends: who comes next need not wait for the lease to run out.
                 with suppress(ApiError, TimeoutError, _Changed):
                     async with asyncio.timeout(_RELEASE):
                         await self._release()
 
-    async def _round(self) -> None:
-        began = asyncio.get_running_loop().time()
+    async def _round(self, began: float) -> None:
         try:
             async with asyncio.timeout(self._renew):
                 mine = await self._take()
@@ -111,13 +115,15 @@ class Election:
         else:
             self._leave()
 
-    def _pause(self) -> float:
-        """Seconds until the next round."""
+    def _pause(self, began: float) -> float:
+        """Seconds until the next round, after one that began then."""
+        now = asyncio.get_running_loop().time()
         if self._in_office and self._problem is None:
-            return self._renew * random.uniform(0.8, 1.0)
-        wait = self._renew / 3 * random.uniform(0.8, 1.2)
-        left = self._taken - asyncio.get_running_loop().time()
-        return min(wait, left) if left > 0 else wait
+            wait = self._renew * random.uniform(0.8, 1.0)
+        else:
+            wait = self._renew / 3 * random.uniform(0.8, 1.2)
+        # Less what the round took: one lost answer is to leave time for another try.
+        return max(_LEAST, began + wait - now)
 
     async def _take(self) -> bool:
         """Renew the lease, or take it where it is free."""
@@ -176,6 +182,7 @@ class Election:
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": metadata, "spec": spec,
         }  # fmt: skip
+        self._wrote = True
         try:
             if self._lease:
                 found = await self._api.replace(LEASES, self._namespace, self._name, body)
@@ -188,13 +195,17 @@ class Election:
         self._lease = found
 
     async def _release(self) -> None:
-        try:
-            await self._write(holder="", duration=1.0)
-        except _Changed:
-            # Perhaps by a renewal of our own, cut off before its answer.
-            await self._read()
-            if (self._lease.get("spec") or {}).get("holderIdentity") == self._identity:
+        """What was cut off before its answer may have been written, or be written yet."""
+        with suppress(_Changed):
+            if self._mine():
                 await self._write(holder="", duration=1.0)
+                return
+        await self._read()
+        if self._mine():
+            await self._write(holder="", duration=1.0)
+
+    def _mine(self) -> bool:
+        return (self._lease.get("spec") or {}).get("holderIdentity") == self._identity
 
     def _enter(self, until: float) -> None:
         """Lead, for now until then (the loop's time)."""

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 import structlog
 
-from triggerhub.cluster.api import Api, ApiError, Resource
+from triggerhub.cluster.answers import ApiError, Object, Resource
 from triggerhub.cluster.reported import Held, Reported
 
 EVENTS = Resource("", "v1", "events")
@@ -23,6 +23,8 @@ BURST = 10
 _WAITING = 1000
 _REMEMBERED = 4000
 _LONGEST = 1024
+_UNATTEMPTED = ("InvalidSpec", "NotListening", "Paused")
+"""Why nothing is connected that nobody wants to be."""
 
 log = structlog.get_logger()
 
@@ -78,11 +80,9 @@ def turns(before: Reported | None, now: Reported) -> Iterator[Turn]:
 def _connection(old: Held | None, new: Held | None) -> Iterator[Turn]:
     if old is None or new is None or old.status == new.status:
         return
-    if new.status == "False" and new.reason not in ("Paused", "NotListening"):
+    if new.status == "False" and new.reason not in _UNATTEMPTED:
         yield Turn("Disconnected", f"{new.reason}: {new.message}", warning=True)
-    elif new.status == "True" and old.status == "False" and old.reason not in (
-        "Paused", "NotListening",
-    ):  # fmt: skip
+    elif new.status == "True" and old.status == "False" and old.reason not in _UNATTEMPTED:
         yield Turn("Connected", "the listener is attached again")
 
 
@@ -98,6 +98,21 @@ class Leads(Protocol):
     def leading(self) -> bool: ...
 
 
+class Writer(Protocol):
+    """What is asked of the API server. Raises ``ApiError``."""
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object: ...
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Any,
+        *,
+        kind: Literal["merge"],
+    ) -> Object: ...
+
+
 @dataclass(slots=True)
 class _Told:
     name: str
@@ -109,7 +124,7 @@ class Events:
     """Writes Events, the same ones counted. What cannot be written is dropped: an Event is told,
     not kept."""
 
-    def __init__(self, api: Api, election: Leads) -> None:
+    def __init__(self, api: Writer, election: Leads) -> None:
         self._api = api
         self._election = election
         self._queue: asyncio.Queue[tuple[Subject, Turn]] = asyncio.Queue(_WAITING)
@@ -153,6 +168,7 @@ class Events:
         name = f"{subject.name}.{uuid4().hex[:16]}"
         await self._api.create(EVENTS, subject.namespace, _body(subject, turn, name, stamp))
         self._told[key] = _Told(name, now, 1)
+        self._told.move_to_end(key)
         while len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
 
@@ -166,7 +182,7 @@ class Events:
         return count < BURST
 
 
-def _body(subject: Subject, turn: Turn, name: str, stamp: str) -> dict[str, object]:
+def _body(subject: Subject, turn: Turn, name: str, stamp: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Event",

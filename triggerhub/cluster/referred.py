@@ -156,7 +156,9 @@ def _service(body: Object, _before: Object | None) -> Object:
     metadata, spec = body.get("metadata") or {}, body.get("spec") or {}
     kept = {name: spec[name] for name in ("type", "clusterIP", "externalName") if name in spec}
     kept["ports"] = [
-        {"name": port.get("name") or "", "port": port["port"]} for port in spec.get("ports") or ()
+        {"name": port.get("name") or "", "port": port["port"]}
+        for port in spec.get("ports") or ()
+        if (port.get("protocol") or "TCP") == "TCP"
     ]
     key = ResourceKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
     return {"key": key, "spec": kept}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from sys import intern
@@ -9,8 +10,11 @@ from typing import Any
 
 from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus
 
+# As metav1.Condition has them.
 LONGEST_MESSAGE = 32_768
-"""metav1.Condition."""
+LONGEST_REASON = 1024
+_REASON = re.compile(rf"(?=.{{1,{LONGEST_REASON}}}$)[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+_NO_REASON = re.compile("[^A-Za-z0-9_,:]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,14 @@ class Reported:
         return next((held for held in self.conditions if held.type == name), None)
 
     def says(self, other: Reported) -> bool:
-        """The same but for times."""
-        return self._timeless() == other._timeless()
+        """The same but for times, and but for conditions of which this one says nothing: they
+        are others', and stay when this one is applied."""
+        types = {held.type for held in self.conditions}
+        return self._timeless(types) == other._timeless(types)
 
-    def _timeless(self) -> Reported:
-        timeless = tuple(sorted((replace(h, since="") for h in self.conditions), key=_type))
-        return replace(self, conditions=timeless)
+    def _timeless(self, types: set[str]) -> Reported:
+        conditions = (replace(held, since="") for held in self.conditions if held.type in types)
+        return replace(self, conditions=tuple(sorted(conditions, key=_type)))
 
     def as_status(self) -> dict[str, Any]:
         """As the API server takes it."""
@@ -129,8 +135,17 @@ def _conditions(
         status = condition.status.value
         since = held.since if held is not None and held.status == status and held.since else now
         message = condition.message[:LONGEST_MESSAGE]
-        found.append(Held(condition.type, status, condition.reason, message, since))
+        found.append(Held(condition.type, status, _reason(condition.reason), message, since))
     return tuple(found)
+
+
+def _reason(reason: str) -> str:
+    """Reasons of connectors are not ours to choose: one that metav1.Condition does not allow would
+    have the whole status refused."""
+    if _REASON.fullmatch(reason):
+        return reason
+    fit = _NO_REASON.sub("", reason)[:LONGEST_REASON].strip("_,:0123456789")
+    return fit or "Unspecified"
 
 
 def _type(held: Held) -> str:

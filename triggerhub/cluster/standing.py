@@ -42,6 +42,7 @@ class Standing:
     name: str
     uid: str
     resource_version: str
+    created: datetime
     generation: int
     labels: Mapping[str, str]
     deleting: datetime | None
@@ -90,8 +91,10 @@ def read_standing(
         and (before.uid, before.generation, before.labels) == (uid, generation, labels)
     ):
         labels, value, faults, values = before.labels, before.value, before.faults, before.values
+        created = before.created
     else:
-        value, faults = _decoded(kind, body, generation, _created(metadata, uid), kinds)
+        created = _created(metadata, uid)
+        value, faults = _decoded(kind, body, generation, created, kinds)
         values = ()
         if isinstance(value, Trigger):
             values = tuple(wanted(value.source, value.namespace))
@@ -101,6 +104,7 @@ def read_standing(
         name=str(metadata.get("name") or ""),
         uid=uid,
         resource_version=str(metadata.get("resourceVersion") or ""),
+        created=created,
         generation=generation,
         labels=labels,
         deleting=_time(metadata.get("deletionTimestamp")),
@@ -118,6 +122,7 @@ def invalid(found: Standing | Trigger, faults: tuple[Fault, ...]) -> Invalid:
         kind=found.kind,
         namespace=found.namespace,
         name=found.name,
+        created=found.created,
         generation=found.generation,
         faults=faults,
     )
