@@ -12,7 +12,7 @@ from triggerhub_http.messages import Refusal
 from triggerhub_http.routes import Claim
 from triggerhub_http.source import HTTPSource
 
-_RETRY = (b"retry-after", b"1")
+RETRY = (b"retry-after", b"1")
 _WAITING_PER_IN_FLIGHT = 16
 
 
@@ -92,7 +92,7 @@ class Listener:
     async def _turn(self) -> None:
         """Wait until a delivery that ended passes its place on, in the order of arrival."""
         if len(self._waiting) >= _WAITING_PER_IN_FLIGHT * self._in_flight:
-            raise Refusal(503, "Busy", f"{self.name}: too many requests wait", _RETRY)
+            raise Refusal(503, "Busy", f"{self.name}: too many requests wait", RETRY)
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
@@ -131,7 +131,7 @@ class Listener:
             self._emit.resume()
 
     def _unavailable(self) -> Refusal:
-        return Refusal(503, "Stopping", f"{self.name} stops listening: try again", _RETRY)
+        return Refusal(503, "Stopping", f"{self.name} stops listening: try again", RETRY)
 
 
 def _reply(outcome: Outcome) -> Reply:
