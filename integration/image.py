@@ -1,7 +1,9 @@
-"""The image of `deploy/Dockerfile`, made without a container daemon and without a registry.
+"""The image of `deploy/Dockerfile`: by docker where there is one, else without a container daemon
+and without a registry.
 
-The Dockerfile's own steps are carried out in copies of a base file system, by chroot, so this needs
-Linux and root. The result is an archive as `docker load` and `ctr images import` take it.
+In the second case the Dockerfile's own steps are carried out in copies of a base file system, by
+chroot, so this needs Linux and root. The result is an archive as `docker load` and
+`ctr images import` take it.
 """
 
 from __future__ import annotations
@@ -12,17 +14,26 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from integration.dockerfile import Stage, pairs, stages, words
+from integration.servers import cache, cached, unavailable
 
 ROOT = Path(__file__).parents[1]
+NAME = "triggerhub:local"
+"""As the overlay `local` names it."""
+_DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SHARED = ("/etc/resolv.conf", "/etc/hosts")
+# The way to packages that this machine has: mounted while a step runs, and never part of an image.
+_WAYS = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs", "/etc/pip.conf",
+    str(Path.home() / ".config/pip/pip.conf"), str(Path.home() / ".pip/pip.conf"),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -39,11 +50,72 @@ class Root:
         return self.path / os.path.join(self.here, place).lstrip("/")
 
 
+def image() -> Path:
+    """The archive. In the user's cache folder, and there anew when what goes into it is another:
+    the Dockerfile, what it copies, and IMAGE_BASE, a folder with a file system that stands for its
+    BASE; without that, docker builds on its own default. Skips where neither can be."""
+    base = os.environ.get("IMAGE_BASE")
+    name = f"image-{_digest(base)}"
+    folder = cached(name, lambda made: _fill(made, base))
+    for other in cache().glob("image-*"):
+        if other.name != name:  # each is some 250 MB
+            shutil.rmtree(other, ignore_errors=True)
+    return folder / "triggerhub.tar"
+
+
+def _digest(base: str | None) -> str:
+    """Of all that goes into the image."""
+    parts = [f"{base} {os.stat(base).st_mtime_ns}" if base else "docker"]
+    own = (_DOCKERFILE, ROOT / ".dockerignore", Path(__file__), ROOT / "integration/dockerfile.py")
+    for path in (*own, *_context()):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        parts.append(f"{path.relative_to(ROOT)} {digest}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _context() -> Iterator[Path]:
+    """The files that a build gets to see."""
+    for kept in sorted(_kept()):
+        top = ROOT / kept
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path
+
+
+def _kept() -> set[str]:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    return {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+
+
+def _fill(folder: Path, base: str | None) -> None:
+    archive = folder / "triggerhub.tar"
+    if base is not None:
+        if os.geteuid() != 0 or shutil.which("unshare") is None:
+            unavailable("an image from IMAGE_BASE is made by chroot: that needs Linux and root")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            build(Path(base), NAME, archive, Path(work))
+        return
+    if shutil.which("docker") is None or not _docker("version"):
+        unavailable("no image: that needs docker, or IMAGE_BASE (see integration/image.py)")
+    for command in (
+        ("build", "--quiet", "--file", str(_DOCKERFILE), "--tag", NAME, str(ROOT)),
+        ("save", "--output", str(archive), NAME),
+    ):
+        assert _docker(*command), f"docker {command[0]} failed"
+
+
+def _docker(*arguments: str) -> bool:
+    done = subprocess.run(
+        ["docker", *arguments], stdout=subprocess.DEVNULL, timeout=900, check=False
+    )
+    return done.returncode == 0
+
+
 def build(base: Path, name: str, archive: Path, work: Path) -> None:
     """Write the image to ``archive``. ``base`` is a file system with Python 3.11 or newer, and
     stands for the Dockerfile's BASE; ``work`` an empty folder."""
     made: dict[str, Root] = {}
-    for stage in stages(ROOT / "deploy" / "Dockerfile", {"BASE": "base"}):
+    for stage in stages(_DOCKERFILE, {"BASE": "base"}):
         root = Root(work / stage.name)
         assert stage.base == "base", f"a stage is built on {stage.base}, expected BASE"
         subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root.path)], check=True)
@@ -81,10 +153,8 @@ def _copy(arguments: list[str], root: Root, made: dict[str, Root]) -> None:
     options = [a for a in arguments if a.startswith("--")]
     *sources, target = (a for a in arguments if not a.startswith("--"))
     stage = next((o.removeprefix("--from=") for o in options if o.startswith("--from=")), None)
-    kept = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()
-            if line.startswith("!")}  # fmt: skip
     for source in sources:
-        assert stage or source in kept, f".dockerignore keeps {source} from the build"
+        assert stage or source in _kept(), f".dockerignore keeps {source} from the build"
         found = made[stage].inside(source) if stage else ROOT / source
         into = root.inside(target)
         if found.is_dir():
@@ -98,10 +168,12 @@ def _copy(arguments: list[str], root: Root, made: dict[str, Root]) -> None:
 
 def _run(command: str, root: Root) -> None:
     """In a mount namespace of its own, with this machine's network and way to packages."""
-    env = root.env | {k: v for k, v in os.environ.items() if k.startswith("PIP_")}
-    shared = [path for path in (*_SHARED, *env.values()) if path[:1] == "/" and Path(path).exists()]
+    ways = {
+        k: v for k, v in os.environ.items() if k.startswith("PIP_") or k.lower().endswith("_proxy")
+    }
+    places = dict.fromkeys([*_WAYS, *(value for value in ways.values() if value[:1] == "/")])
     mounts = ["mount --bind /dev dev", "mount -t proc proc proc"]
-    for path in shared:
+    for path in filter(os.path.exists, places):
         place = root.path / path.lstrip("/")
         if Path(path).is_dir():
             place.mkdir(parents=True, exist_ok=True)
@@ -112,7 +184,7 @@ def _run(command: str, root: Root) -> None:
     script = " && ".join([*mounts, f'exec chroot . /bin/sh -c "cd {root.here}; $STEP"'])
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script],
-        cwd=root.path, env=env | {"STEP": command, "HOME": "/root"},
+        cwd=root.path, env=ways | root.env | {"STEP": command, "HOME": str(Path.home())},
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"RUN {command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -148,8 +220,4 @@ def pack(root: Root, name: str, archive: Path) -> None:
 
 
 if __name__ == "__main__":
-    base, name, archive = sys.argv[1:]
-    work = Path(f"{archive}.work")
-    work.mkdir()
-    build(Path(base), name, Path(archive).absolute(), work.absolute())
-    work.rmdir()
+    print(image())

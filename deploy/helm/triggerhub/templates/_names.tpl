@@ -35,9 +35,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - apiGroups: [triggerhub.dev]
   resources: [functions/status, crontriggers/status, httptriggers/status, kafkatriggers/status]
   verbs: [patch]
-- apiGroups: [triggerhub.dev]  # patch: the finalizer of cleanup; delete: onFunctionDelete
+- apiGroups: [triggerhub.dev]  # for onFunctionDelete
   resources: [crontriggers, httptriggers, kafkatriggers]
-  verbs: [patch, delete]
+  verbs: [delete]
+- apiGroups: [triggerhub.dev]  # for the finalizer: kinds with `cleanup` in their source
+  resources: [kafkatriggers]
+  verbs: [patch]
 {{- end }}
 
 {{- define "triggerhub.referenceRules" -}}
