@@ -30,6 +30,8 @@ from triggerhub.store.records import Store, StoreError
 
 _SAMPLES = 6
 _EVERY = 1.0
+_LEISURE = 200.0
+"""Where there are many bindings: a sample waits so many times as long as the last one took."""
 _SPARING = 50.0
 """Dead letters are counted again after so many times as long as counting took."""
 
@@ -74,8 +76,10 @@ class View:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recount_for_ever())
             while True:
+                began = time.monotonic()
                 self._sample()
-                await asyncio.sleep(_EVERY)
+                took = time.monotonic() - began
+                await asyncio.sleep(max(_EVERY, _LEISURE * took))
 
     def recount(self) -> None:
         """Dead letters came or went: count them soon."""
@@ -228,7 +232,8 @@ class View:
         failures = self._failures
         kept: dict[str, tuple[int, float]] = {}
         for link in self.dispatcher.links():
-            sampled[link.name] = settled(link.tally)
+            if count := settled(link.tally):
+                sampled[link.name] = count
             if link.last_error:
                 attempts = link.tally.attempts
                 failed = sum(attempts.values()) - attempts.get("2xx", 0)

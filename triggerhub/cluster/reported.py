@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from sys import intern
+from functools import lru_cache
 from typing import Any
 
 from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus
@@ -28,6 +28,10 @@ class Held:
     since: str
 
 
+_held = lru_cache(maxsize=8192)(Held)
+"""Thousands of objects say the same, often since the same second: one value stands for all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """What ``status`` says."""
@@ -48,9 +52,9 @@ class Reported:
         return cls(
             generation=_number(status.get("observedGeneration")),
             conditions=tuple(
-                Held(
+                _held(
                     *(
-                        intern(_text(condition.get(name)))
+                        _text(condition.get(name))
                         for name in ("type", "status", "reason", "message", "lastTransitionTime")
                     )
                 )
@@ -135,7 +139,7 @@ def _conditions(
         status = condition.status.value
         since = held.since if held is not None and held.status == status and held.since else now
         message = condition.message[:LONGEST_MESSAGE]
-        found.append(Held(condition.type, status, _reason(condition.reason), message, since))
+        found.append(_held(condition.type, status, _reason(condition.reason), message, since))
     return tuple(found)
 
 

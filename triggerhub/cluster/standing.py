@@ -22,6 +22,7 @@ from triggerhub.control.resources import (
     ValueKey,
     Where,
 )
+from triggerhub.event import EMPTY
 
 GROUP, VERSION = "triggerhub.dev", "v1alpha1"
 FINALIZER = "triggerhub.dev/clean-up"
@@ -83,7 +84,7 @@ def read_standing(
     or nothing of ours, changed."""
     metadata = body.get("metadata") or {}
     generation = int(metadata.get("generation") or 0)
-    labels = metadata.get("labels") or {}
+    labels = metadata.get("labels") or EMPTY
     uid = str(metadata.get("uid") or "")
     if (
         before is not None
