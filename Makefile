@@ -20,7 +20,7 @@ lint: .venv/.dev ## format, style, import contracts, types
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	$(BIN)/mypy
 
-unit: .venv/.dev ## the fast tests: no servers, under a minute
+unit: .venv/.dev ## the fast tests: no servers, two minutes
 	$(BIN)/pytest tests
 
 integration: .venv/.dev servers ## the same promises against real servers
