@@ -6,12 +6,9 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-from integration.servers import cached, unavailable
+from integration.servers import cached, get_now, say, unavailable
 
 HELM = "3.22.0"
 _MODULE = "helm.sh/helm/v3/cmd/helm"
@@ -36,7 +33,7 @@ def _fits(program: str) -> bool:
 def _build(folder: Path) -> None:
     if shutil.which("go") is None:
         unavailable(_GO)
-    _say(f"building {HELM} from source: once, 2 to 5 minutes")
+    say("helm", f"building {HELM} from source: once, 2 to 5 minutes")
     done = subprocess.run(
         ["go", "install", "-ldflags=-s -w", f"{_MODULE}@v{HELM}"],
         capture_output=True, text=True, timeout=1800, check=False,
@@ -46,14 +43,5 @@ def _build(folder: Path) -> None:
         unavailable(f"go install {_MODULE} failed: {done.stderr[-1500:]}\n{_GO}")
 
 
-def _say(line: str) -> None:
-    print(f"helm: {line} ...", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        print(helm_program())
-    except pytest.skip.Exception as missing:
-        _say(f"{missing.msg}; the tests that need it are skipped")
-    except pytest.fail.Exception as missing:
-        sys.exit(str(missing.msg))
+    get_now("helm", helm_program)

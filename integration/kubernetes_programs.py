@@ -8,13 +8,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pytest
-
-from integration.servers import cache, cached, unavailable
+from integration.servers import cache, cached, get_now, say, unavailable
 
 KUBERNETES = "1.34.4"
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
@@ -62,12 +59,15 @@ def _compile(folder: Path, programs: list[str]) -> None:
     if shutil.which("go") is None:
         unavailable(_GO)
     began = time.monotonic()
-    _say(f"building {', '.join(programs)} {KUBERNETES} from source: once, 6 to 15 minutes")
+    say(
+        "kubernetes",
+        f"building {', '.join(programs)} {KUBERNETES} from source: once, 6 to 15 minutes",
+    )
     work = folder / "build"
     work.mkdir()
     _write_module(work, programs)
     _go(work, "mod", "tidy")
-    _say(f"sources are here after {time.monotonic() - began:.0f} s; compiling")
+    say("kubernetes", f"sources are here after {time.monotonic() - began:.0f} s; compiling")
     stamp = "k8s.io/component-base/version"
     major, minor, _ = KUBERNETES.split(".")
     flags = (
@@ -77,7 +77,7 @@ def _compile(folder: Path, programs: list[str]) -> None:
     targets = [f"k8s.io/kubernetes/cmd/{program}" for program in programs]
     _go(work, "build", f"-ldflags={flags}", "-o", f"{folder}/", *targets)
     shutil.rmtree(work)
-    _say(f"built in {time.monotonic() - began:.0f} s")
+    say("kubernetes", f"built in {time.monotonic() - began:.0f} s")
 
 
 def _write_module(folder: Path, programs: list[str]) -> None:
@@ -110,14 +110,5 @@ def _go(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _say(line: str) -> None:
-    print(f"kubernetes: {line} ...", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        print(kubernetes_programs())
-    except pytest.skip.Exception as missing:
-        _say(f"{missing.msg}; the tests that need it are skipped")
-    except pytest.fail.Exception as missing:
-        sys.exit(str(missing.msg))
+    get_now("kubernetes", kubernetes_programs)

@@ -71,6 +71,19 @@ class Room:
         return [e["reason"] for e in found if e["involvedObject"]["name"] == name]
 
 
+def rights(namespace: str, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A Role of these rules for the account ``hub`` of that namespace."""
+    api = "rbac.authorization.k8s.io"
+    return [
+        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": {"name": "hub"}, "rules": rules},
+        {
+            "apiVersion": f"{api}/v1", "kind": "RoleBinding", "metadata": {"name": "hub"},
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": "hub"},
+            "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": namespace}],
+        },
+    ]  # fmt: skip
+
+
 @contextmanager
 def hub_of(room: Room, folder: Path, *options: str) -> Iterator[Hub]:
     """A hub of that namespace, with just the rights that `deploy/` gives it."""

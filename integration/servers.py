@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -113,6 +114,21 @@ def cached(name: str, fill: Callable[[Path], None]) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def get_now(name: str, get: Callable[[], Path]) -> None:
+    """For a module that gets a program, run as one: prints where it is, or why it is missing."""
+    try:
+        print(get())
+    except pytest.skip.Exception as missing:
+        say(name, f"{missing.msg}; the tests that need it are skipped")
+    except pytest.fail.Exception as missing:
+        sys.exit(str(missing.msg))
+
+
+def say(name: str, line: str) -> None:
+    """What takes so long."""
+    print(f"{name}: {line} ...", file=sys.stderr, flush=True)
 
 
 class Server:

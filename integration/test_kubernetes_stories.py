@@ -15,7 +15,7 @@ from typing import Any
 from integration.function import Call, answering, reply
 from integration.hub import function, running
 from integration.kubernetes import ApiServer
-from integration.room import NOBODY, Room, http, hub_of, post
+from integration.room import NOBODY, Room, http, hub_of, post, rights
 from integration.servers import Kafka
 from integration.streams import Stream, accepted_at_least, arrived, in_order, kafka_trigger
 
@@ -302,18 +302,8 @@ def test_a_right_that_is_missing_is_named(room: Room, tmp_path: Path, apiserver:
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
          "verbs": ["get", "create", "update", "patch"]},
     ]  # fmt: skip
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"name": "hub"}, "rules": rules,
-    }  # fmt: skip
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "hub"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "hub"},
-        "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": room.namespace}],
-    }  # fmt: skip
     kubeconfig = apiserver.service_account(room.namespace, "hub")
-    room.apply(role, binding)
+    room.apply(*rights(room.namespace, rules))
     with (
         answering() as target,
         running(tmp_path, "--namespace", room.namespace, kubeconfig=kubeconfig) as hub,
@@ -325,32 +315,22 @@ def test_a_right_that_is_missing_is_named(room: Room, tmp_path: Path, apiserver:
         assert hub.ready()
         rules.append({"apiGroups": ["triggerhub.dev"], "resources": ["*/status"],
                       "verbs": ["patch"]})  # fmt: skip
-        room.apply(role)
+        room.apply(*rights(room.namespace, rules))
         hub.wait(lambda: room.condition("HTTPTrigger", "web") == "True Ready", "the status", 60)
 
 
 def test_a_kind_that_may_not_be_listed_is_named_and_the_others_go_on(
     room: Room, tmp_path: Path, apiserver: ApiServer
 ) -> None:
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"name": "hub"},
-        "rules": [
-            {"apiGroups": ["triggerhub.dev"], "resources": ["functions", "httptriggers"],
-             "verbs": ["get", "list", "watch"]},
-            {"apiGroups": ["triggerhub.dev"], "resources": ["*/status"], "verbs": ["patch"]},
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-             "verbs": ["get", "create", "update", "patch"]},
-        ],
-    }  # fmt: skip
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "hub"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "hub"},
-        "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": room.namespace}],
-    }  # fmt: skip
+    rules = [
+        {"apiGroups": ["triggerhub.dev"], "resources": ["functions", "httptriggers"],
+         "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["triggerhub.dev"], "resources": ["*/status"], "verbs": ["patch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+         "verbs": ["get", "create", "update", "patch"]},
+    ]  # fmt: skip
     kubeconfig = apiserver.service_account(room.namespace, "hub")
-    room.apply(role, binding)
+    room.apply(*rights(room.namespace, rules))
     with (
         answering() as target,
         running(tmp_path, "--namespace", room.namespace, kubeconfig=kubeconfig, start=False) as hub,

@@ -14,12 +14,12 @@ import pytest
 from integration.function import Function, answering
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer
+from integration.room import rights
 from tests.plugins import triggerhub_echo
 from triggerhub.control.crds import crd
 from triggerhub.control.plugins import Kind
 
 CANARY = "hunter2"
-ROLE = "rbac.authorization.k8s.io"
 READ = ["get", "list", "watch"]
 
 
@@ -207,25 +207,17 @@ def test_the_right_to_one_secret_is_enough_for_it_and_what_is_refused_is_told(
 ) -> None:
     cluster = Cluster(apiserver, namespace)
     one = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["kafka"], "verbs": READ}
-    role = {
-        "apiVersion": f"{ROLE}/v1", "kind": "Role", "metadata": {"name": "hub"},
-        "rules": [
-            {"apiGroups": ["triggerhub.dev"], "resources": ["*"], "verbs": READ},
-            {"apiGroups": ["triggerhub.dev"], "resources": ["*/status"], "verbs": ["patch"]},
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-             "verbs": ["get", "create", "update", "patch"]},
-            {"apiGroups": ["", "events.k8s.io"], "resources": ["events"],
-             "verbs": ["create", "patch"]},
-            one,
-        ],
-    }  # fmt: skip
-    binding = {
-        "apiVersion": f"{ROLE}/v1", "kind": "RoleBinding", "metadata": {"name": "hub"},
-        "roleRef": {"apiGroup": ROLE, "kind": "Role", "name": "hub"},
-        "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": namespace}],
-    }  # fmt: skip
+    rules = [
+        {"apiGroups": ["triggerhub.dev"], "resources": ["*"], "verbs": READ},
+        {"apiGroups": ["triggerhub.dev"], "resources": ["*/status"], "verbs": ["patch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+         "verbs": ["get", "create", "update", "patch"]},
+        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"],
+         "verbs": ["create", "patch"]},
+        one,
+    ]  # fmt: skip
     kubeconfig = apiserver.service_account(namespace, "hub")
-    cluster.apply(role, binding, secret("kafka", "allowed"), secret("other", CANARY))
+    cluster.apply(*rights(namespace, rules), secret("kafka", "allowed"), secret("other", CANARY))
     with (
         answering() as target,
         running(tmp_path, "--namespace", namespace, env=plugin, kubeconfig=kubeconfig) as hub,
@@ -242,6 +234,6 @@ def test_the_right_to_one_secret_is_enough_for_it_and_what_is_refused_is_told(
         hub.wait(lambda: echoed(target) == {"one": ["allowed", "rotated"]}, "the rotated value")
         assert CANARY not in told(hub)
         one["resourceNames"] = ["kafka", "other"]
-        cluster.apply(role)
+        cluster.apply(*rights(namespace, rules))
         hub.wait(lambda: echoed(target).get("two") == [CANARY], "the one allowed later", 60)
         assert "watch.failed" in hub.said()
