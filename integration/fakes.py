@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Order,
+    Reference,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
@@ -140,6 +141,7 @@ async def listening(
     order: Order = Order.KEY,
     in_flight: int = 64,
     grace: float = 5.0,
+    values: Mapping[Reference, bytes] | None = None,
 ) -> AsyncIterator[Listening]:
     """Listen until the block is left."""
     namespace, trigger, function = name.split(".")
@@ -158,6 +160,7 @@ async def listening(
         positions=MemoryPositions(),
         report=report,
         created=datetime.now(UTC),
+        values=values or {},
     )
     running = Listening(emit, report, asyncio.create_task(connector.listen(subscription)))
     try:

@@ -19,6 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 KAFKA = "4.1.0"
 
@@ -49,9 +56,19 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CONTROLLER://127.0.0.1:{controller},{listeners}
+advertised.listeners={listeners}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location={broker_pem}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca_pem}
+listener.name.mutual.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.scramonly.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.scramonly.scram-sha-512.connections.max.reauth.ms=3000
+{logins}
 log.dirs={data}
 num.partitions=1
 auto.create.topics.enable=true
@@ -65,6 +82,19 @@ group.initial.rebalance.delay.ms=0
 message.max.bytes=20971520
 log.retention.hours=-1
 """
+_LISTENERS = {
+    "PLAINTEXT": "PLAINTEXT",
+    "TLS": "SSL",
+    "MUTUAL": "SSL",
+    "LOGIN": "SASL_PLAINTEXT",
+    "LOGINTLS": "SASL_SSL",
+    "SCRAMONLY": "SASL_PLAINTEXT",
+}
+_MODULES = {
+    "plain": "org.apache.kafka.common.security.plain.PlainLoginModule required {users};",
+    "scram-sha-256": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    "scram-sha-512": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+}
 
 
 def unavailable(reason: str) -> None:
@@ -196,18 +226,33 @@ class Server:
 
 class Kafka:
     """A single Apache Kafka node in KRaft mode. It creates topics on its own, as Kafka does by
-    default."""
+    default. Beside its plain listener it has others, with TLS, with login, with both."""
+
+    USER = "orders"
+    PASSWORD = "at the beginning"
 
     def __init__(self, folder: Path) -> None:
         needs("java", "mvn")
-        self.port = free_port()
+        self._ports = {listener: free_port() for listener in _LISTENERS}
+        self.port = self._ports["PLAINTEXT"]
         self._libs = cached(f"kafka-{KAFKA}", _fetch_kafka)
+        self.authority = trustme.CA()
+        """Has signed the broker's certificate, which is for 127.0.0.1 alone."""
+        (folder / "ca.pem").write_bytes(self.authority.cert_pem.bytes())
+        broker = self.authority.issue_cert("127.0.0.1")
+        certificates = [pem.bytes() for pem in broker.cert_chain_pems]
+        (folder / "broker.pem").write_bytes(b"".join((pkcs8(broker), *certificates)))
         properties = folder / "server.properties"
-        properties.write_text(
-            _PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "data")
-        )
+        properties.write_text(self._properties(folder))
+        users = [
+            argument
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for argument in (
+                "--add-scram", f"{mechanism}=[name={self.USER},password={self.PASSWORD}]"
+            )
+        ]  # fmt: skip
         cluster = ("-t", "dHJpZ2dlcmh1YnRlc3RzAA")
-        self._java("kafka.tools.StorageTool", "format", *cluster, "-c", str(properties))
+        self._java("kafka.tools.StorageTool", "format", *cluster, "-c", str(properties), *users)
         self._server = Server(
             "kafka",
             [
@@ -219,8 +264,21 @@ class Kafka:
 
     @property
     def broker(self) -> str:
-        """``host:port``."""
+        """``host:port`` of the plain listener."""
         return f"127.0.0.1:{self.port}"
+
+    def at(self, listener: str) -> str:
+        """``host:port`` of another: TLS, MUTUAL (wants a client's certificate), LOGIN, LOGINTLS,
+        SCRAMONLY (no other mechanism than SCRAM-SHA-512, anew every three seconds)."""
+        return f"127.0.0.1:{self._ports[listener]}"
+
+    def set_password(self, password: str) -> None:
+        """Of the user, for SCRAM-SHA-512."""
+        self._java(
+            "kafka.admin.ConfigCommand", "--bootstrap-server", self.broker, "--alter",
+            "--entity-type", "users", "--entity-name", self.USER,
+            "--add-config", f"SCRAM-SHA-512=[password={password}]",
+        )  # fmt: skip
 
     def start(self) -> None:
         """Start, on the same port and data as before, and wait until it takes connections."""
@@ -238,6 +296,24 @@ class Kafka:
     def resume(self) -> None:
         self._server.resume()
 
+    def _properties(self, folder: Path) -> str:
+        users = f'user_{self.USER}="{self.PASSWORD}"'
+        return _PROPERTIES.format(
+            controller=free_port(),
+            data=folder / "data",
+            broker_pem=folder / "broker.pem",
+            ca_pem=folder / "ca.pem",
+            listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()),
+            protocols=",".join(":".join(pair) for pair in _LISTENERS.items()),
+            logins="\n".join(
+                f"listener.name.{name.lower()}.{mechanism}.sasl.jaas.config="
+                + module.format(users=users)
+                for name, protocol in _LISTENERS.items()
+                if protocol.startswith("SASL_")
+                for mechanism, module in _MODULES.items()
+            ),
+        )
+
     def _listening(self) -> bool:
         with socket.socket() as probe:
             probe.settimeout(1.0)
@@ -250,6 +326,12 @@ class Kafka:
             capture_output=True,
             timeout=60,
         )
+
+
+def pkcs8(certificate: trustme.LeafCert) -> bytes:
+    """Its private key, in the form that Java reads."""
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _fetch_kafka(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from triggerhub.connector import Reference
+
 ROOT = Path(__file__).parents[1]
 
 _FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -120,6 +122,8 @@ def _takes(shape: dict[str, Any], defs: dict[str, Any], place: str) -> str:
         return " or ".join(dict.fromkeys(_takes(option, defs, place) for option in options))
     if "$ref" in shape:
         target = defs[shape["$ref"].rpartition("/")[2]]
+        if target.get("title") == Reference.__name__:
+            return "[reference](concepts.md#secrets-and-configmaps)"
         if "properties" in target:
             return f"[mapping](#{place.replace('.', '').lower()})"
         return _takes(target, defs, place)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -28,6 +29,9 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata
+
+from triggerhub_kafka.access import Access
+from triggerhub_kafka.refusal import REFUSALS, Tried, why
 
 log = logging.getLogger("triggerhub.kafka")
 
@@ -81,40 +85,40 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         open when it is cancelled."""
         failure: KafkaError = KafkaConnectionError("no broker is named")
         for host, port, _ in self.hosts:
-            try:
-                connection = await self._connect(host, port)
-            except KafkaError as error:
-                failure = error
-                continue
-            except OSError as error:  # TimeoutError too
-                failure = KafkaConnectionError(f"{host}:{port}: {error or 'no answer in time'}")
-                continue
-            try:
-                self.cluster.update_metadata(await connection.send(MetadataRequest([])))
-            except (KafkaError, TimeoutError) as error:
-                failure = KafkaConnectionError(f"{host}:{port}: {error or 'no answer in time'}")
-                continue
-            finally:
-                connection.close()
-            if self.cluster.brokers():
+            found = await self._ask(host, port)
+            if found is None and self.cluster.brokers():
                 # aiokafka's close() ends it.
                 self._sync_task = asyncio.create_task(self._md_synchronizer())
                 return
-            failure = KafkaConnectionError(f"{host}:{port} knows of no broker yet")
+            found = found or KafkaConnectionError(f"{host}:{port} knows of no broker yet")
+            failure = _telling(failure, found)
         raise failure
 
-    async def _connect(self, host: str, port: int) -> Any:
-        return await create_conn(
-            host,
-            port,
-            client_id=self._client_id,
-            request_timeout_ms=min(self._request_timeout_ms, 10_000),
-            ssl_context=self._ssl_context,
-            security_protocol=self._security_protocol,
-            sasl_mechanism=self._sasl_mechanism,
-            sasl_plain_username=self._sasl_plain_username,
-            sasl_plain_password=self._sasl_plain_password,
-        )
+    async def _ask(self, host: str, port: int) -> KafkaError | None:
+        """Learn the cluster's brokers from this one. Returns why that was not possible."""
+        connect = partial(self._connect, host, port)
+        try:
+            connection = await connect()
+            try:
+                self.cluster.update_metadata(await connection.send(MetadataRequest([])))
+            finally:
+                connection.close()
+        except REFUSALS as error:
+            tried = Tried(host, port, self._security_protocol, self._ssl_context, connect)
+            return await why(error, tried)
+        return None
+
+    async def _connect(self, host: str, port: int, **otherwise: Any) -> Any:
+        options = {
+            "client_id": self._client_id,
+            "request_timeout_ms": min(self._request_timeout_ms, 10_000),
+            "ssl_context": self._ssl_context,
+            "security_protocol": self._security_protocol,
+            "sasl_mechanism": self._sasl_mechanism,
+            "sasl_plain_username": self._sasl_plain_username,
+            "sasl_plain_password": self._sasl_plain_password,
+        }
+        return await create_conn(host, port, **options | otherwise)
 
     async def _metadata_update(
         self, cluster_metadata: ClusterMetadata, topics: Collection[str]
@@ -147,13 +151,21 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             except NodeNotReadyError as error:
                 log.debug("kafka.metadata_failed node=%s error=%r", node, error)
         if reply is None:
-            raise NodeNotReadyError("none of the cluster's brokers takes connections")
+            raise await self._refused()
         found = {topic: for_code(code) for code, topic, *_ in reply.topics}
         for topic, error_type in found.items():
             if issubclass(error_type, TopicAuthorizationFailedError | InvalidTopicError):
                 raise error_type(topic)
         # LeaderNotAvailable and the like: it is being made.
         return {topic for topic in topics if topic not in found or found[topic].errno != 0}
+
+    async def _refused(self) -> KafkaError:
+        """Why no broker takes connections: aiokafka only logs it."""
+        failure: KafkaError = NodeNotReadyError("none of the cluster's brokers takes connections")
+        for broker in self.cluster.brokers():
+            found = await self._ask(broker.host, broker.port)
+            failure = _telling(failure, found or failure)
+        return failure
 
     async def delete_group(self, group: str) -> None:
         """Delete a consumer group with its offsets; no error when it is not there. Raises
@@ -172,15 +184,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         return nodes
 
 
+def _telling(before: KafkaError, after: KafkaError) -> KafkaError:
+    """Which of two brokers' answers to show: one that refuses says more than one that is away."""
+    return after if before.retriable else before
+
+
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """A consumer that creates no topics, can be looked into, and whose end is bounded in time."""
 
-    def __init__(
-        self, *, bootstrap_servers: list[str], client_id: str, request_timeout_ms: int, **rest: Any
-    ) -> None:
-        connection: dict[str, Any] = {
-            "bootstrap_servers": bootstrap_servers,
-            "client_id": client_id,
+    def __init__(self, access: Access, *, request_timeout_ms: int, **rest: Any) -> None:
+        connection = {
+            **access.options,
             "request_timeout_ms": request_timeout_ms,
             "metadata_max_age_ms": 30_000,
         }

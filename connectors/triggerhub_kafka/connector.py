@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from triggerhub.connector import Installation, SpecError, Subscription
+from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.listener import Listener
 from triggerhub_kafka.source import KafkaSource, check_broker
@@ -18,14 +19,15 @@ class KafkaConnector:
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
+        self._accesses = Accesses()
 
     async def listen(self, subscription: Subscription[KafkaSource]) -> None:
         """Emit the records of the topics until cancelled.
 
         Raises ``ListenError``, with a sentence, when the brokers cannot be reached or refuse; and
-        ``SpecError`` for brokers, a topic or a group that cannot be one.
+        ``SpecError`` for brokers, a topic, a group or a secret that cannot be one.
         """
-        await Listener(subscription, self._brokers(subscription.source)).run()
+        await Listener(subscription, self._access(subscription)).run()
 
     async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
         """Delete the consumer group, with its offsets.
@@ -33,7 +35,10 @@ class KafkaConnector:
         Raises ``CleanUpError``, with a sentence, when the brokers cannot be reached or refuse, as
         they do while the group has members; and ``SpecError`` as ``listen`` does.
         """
-        await delete_group(subscription, self._brokers(subscription.source))
+        await delete_group(subscription, self._access(subscription))
+
+    def _access(self, subscription: Subscription[KafkaSource]) -> Access:
+        return self._accesses.of(subscription, self._brokers(subscription.source))
 
     def _brokers(self, source: KafkaSource) -> list[str]:
         if source.brokers is not None:

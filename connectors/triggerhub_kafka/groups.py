@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NonEmptyGroup
 
 from triggerhub.connector import Subscription
+from triggerhub_kafka.access import Access
 from triggerhub_kafka.client import Client
 from triggerhub_kafka.problems import explain
 from triggerhub_kafka.source import KafkaSource
@@ -22,17 +23,13 @@ def group_of(subscription: Subscription[KafkaSource]) -> str:
     return subscription.source.group or f"triggerhub.{subscription.name}"
 
 
-async def delete_group(subscription: Subscription[KafkaSource], brokers: list[str]) -> None:
+async def delete_group(subscription: Subscription[KafkaSource], access: Access) -> None:
     """Delete it, with its offsets; no error when it is not there.
 
     Raises ``CleanUpError``, with a sentence; SpecError for a group that cannot be one.
     """
     group = group_of(subscription)
-    client = Client(
-        bootstrap_servers=brokers,
-        client_id=f"triggerhub.{subscription.name}",
-        request_timeout_ms=_ANSWER_WITHIN_MS,
-    )
+    client = Client(**access.options, request_timeout_ms=_ANSWER_WITHIN_MS)
     try:
         await client.bootstrap()
         await client.delete_group(group)
@@ -43,7 +40,7 @@ async def delete_group(subscription: Subscription[KafkaSource], brokers: list[st
             f"the hub may not delete consumer group {group}: it needs Describe and Delete on it"
         ) from error
     except (KafkaError, TimeoutError) as error:
-        _, text = explain(error, brokers=brokers, group=group)
+        _, text = explain(error, brokers=access.brokers, group=group)
         raise CleanUpError(text) from error
     finally:
         await client.close()

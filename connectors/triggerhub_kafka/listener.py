@@ -19,6 +19,7 @@ from aiokafka.errors import (
 from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.window import OffsetTracker, Window
+from triggerhub_kafka.access import Access
 from triggerhub_kafka.client import Consumer, settings
 from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import group_of
@@ -45,11 +46,11 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     them, and what was fetched in an earlier one is not delivered.
     """
 
-    def __init__(self, subscription: Subscription[KafkaSource], brokers: list[str]) -> None:
+    def __init__(self, subscription: Subscription[KafkaSource], access: Access) -> None:
         self._subscription = subscription
         self._source = subscription.source
         self._topics = subscription.source.topic_names
-        self._brokers = brokers
+        self._access = access
         self._group = group_of(subscription)
         self._window = Window(subscription)
         self._generation = 0
@@ -60,16 +61,13 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committed: dict[TopicPartition, int] = {}
         self._widths: dict[str, int] = {}
         self._handing_back = asyncio.Lock()
-        self._health = Health(subscription.report, brokers, self._group, subscription.grace)
+        self._health = Health(subscription.report, access.brokers, self._group, subscription.grace)
         self._born: set[str] = set()
 
     async def run(self) -> None:
         """Listen until cancelled. Raises ListenError, SpecError, and what ``emit`` raises."""
         self._consumer = Consumer(
-            bootstrap_servers=self._brokers,
-            client_id=f"triggerhub.{self._subscription.name}",
-            group_id=self._group,
-            **settings(self._subscription.grace),
+            self._access, group_id=self._group, **settings(self._subscription.grace)
         )
         try:
             await self._listen()
@@ -296,6 +294,6 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             error = error.exceptions[0]
         if not isinstance(error, KafkaError | TimeoutError):
             return error
-        reason, text = explain(error, brokers=self._brokers, group=self._group)
+        reason, text = explain(error, brokers=self._access.brokers, group=self._group)
         self._health.note(reason, text)
         return ListenError(text)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from aiokafka import errors
 
 from triggerhub.connector import SpecError
+from triggerhub_kafka.refusal import LoginFailed, TLSFailed
 
 
 class ListenError(Exception):
@@ -43,6 +44,8 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
         "AuthenticationFailed",
         "{brokers}: {error}",
     ),
+    (LoginFailed, "AuthenticationFailed", "{error}"),
+    (TLSFailed, "TLSFailed", "{error}"),
     (
         errors.InconsistentGroupProtocolError,
         "GroupInUse",

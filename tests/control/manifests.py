@@ -44,8 +44,8 @@ def framed(metadata: Body | None = None, **frame: Any) -> Body:
 
 def rows() -> list[Row]:
     """All, each with a name of its own."""
-    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _cron(), _http(),
-                _functions(), _frames())  # fmt: skip
+    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _cron(),
+                _http(), _functions(), _frames())  # fmt: skip
     return [row for section in sections for row in section]
 
 
@@ -239,6 +239,48 @@ def _kafka() -> Iterator[Row]:
         {"topic": "a", "cleanup": "delete"}, {"topic": "a", "cleanup": True},
     ]  # fmt: skip
     yield from _of("KafkaTrigger", yes, no)
+
+
+def _security() -> Iterator[Row]:
+    kept = {"secretRef": {"name": "kafka", "key": "some.key"}}
+    sasl = {"mechanism": "SCRAM-SHA-512", "username": "orders", "password": kept}
+    good_logins: list[Body] = [
+        {}, {"mechanism": "PLAIN"}, {"mechanism": "SCRAM-SHA-256"}, {"username": "a=b,c"},
+        {"username": kept}, {"username": {"configMapRef": {"name": "a.b", "key": "U_1"}}},
+        {"username": {"env": "USER"}}, {"password": {"env": "_P1"}},
+    ]  # fmt: skip
+    bad_logins: list[Body] = [
+        {"mechanism": "OAUTHBEARER"}, {"mechanism": "plain"}, {"mechanism": None},
+        *_each("username", ("", 5, None, [], {}, "u" * 1025)),
+        {"username": {"secretref": {}}}, {"username": {"secretRef": {}}},
+        {"username": kept | {"env": "X"}}, {"username": {"secretRef": {"name": "A B", "key": "c"}}},
+        {"username": {"secretRef": {"name": "a", "key": "b", "kye": "c"}}},
+        {"username": {"secretRef": {"name": "a", "key": "b c"}}},
+        {"password": "hunter2"}, {"password": None}, {"password": {}},
+        {"password": {"env": "A-B"}}, {"password": {"vault": "x"}}, {"token": kept},
+    ]  # fmt: skip
+    yes: list[Any] = [
+        None, {"tls": {}}, {"tls": {}, "sasl": None}, {"tls": {"ca": kept}},
+        {"tls": {"ca": {"env": "CA"}}}, {"tls": {"certificate": kept, "key": kept}},
+        {"tls": {"ca": kept, "certificate": None, "key": None}}, {"sasl": sasl, "tls": {}},
+        *({"sasl": sasl | change} for change in good_logins),
+    ]  # fmt: skip
+    no: list[Any] = [
+        {}, {"tls": None, "sasl": None}, {"sasl": None}, "TLS", True, [], {"ssl": {}, "tls": {}},
+        {"tls": True}, {"tls": "required"}, {"tls": {"insecureSkipVerify": True}},
+        {"tls": {"ca": "-----BEGIN"}}, {"tls": {"ca": {}}}, {"tls": {"ca": [kept]}},
+        {"tls": {"ca": kept | {"env": "X"}}}, {"tls": {"ca": {"secretRef": {"name": "a"}}}},
+        {"tls": {"certificate": kept}}, {"tls": {"key": kept}},
+        {"tls": {"ca": kept, "certificate": kept, "key": None}},
+        {"sasl": {}}, {"sasl": {"mechanism": "PLAIN"}},
+        *({"sasl": sasl | change} for change in bad_logins),
+    ]  # fmt: skip
+    topic = {"topic": "a"}
+    yield from _of(
+        "KafkaTrigger",
+        [topic | one for one in _each("security", yes)],
+        [topic | one for one in _each("security", no)],
+    )
 
 
 def _cron() -> Iterator[Row]:

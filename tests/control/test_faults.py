@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from triggerhub.connector import Reference
 from triggerhub.control.faults import Fault, dotted, faults_of, nearest, shown
 
 
@@ -29,6 +30,8 @@ class Source(BaseModel):
     topics: tuple[str, ...] | None = None
     start_from: Literal["Latest", "Earliest"] | Start = Field("Latest", alias="startFrom")
     access: Login | Start | None = None
+    user: str | Reference = "u"
+    password: Reference | None = None
     size: Annotated[int, Field(ge=1, le=9)] = 1
     labels: Mapping[str, int] = {}
 
@@ -110,6 +113,21 @@ def test_faults_inside_a_union_are_those_of_the_branch_that_fits_best() -> None:
         "access.password: missing, expected a text",
         "access.pasword: unknown field (did you mean password?)",
     ]
+
+
+def test_a_mapping_in_a_union_hears_what_its_own_branch_says() -> None:
+    choice = "expected exactly one of secretRef, configMapRef, env"
+    assert told({"user": {}}) == [f"user: found none, {choice}"]
+    assert told({"user": 5}) == [
+        "user: found 5 (a number), expected a text or a mapping with secretRef, configMapRef, env"
+    ]
+
+
+def test_what_stands_in_the_place_of_a_reference_is_not_shown() -> None:
+    for secret, kind in (("hunter(2)", "a text"), (4096, "a number"), (["a"], "a list")):
+        assert told({"password": secret}) == [
+            f"password: found {kind}, expected a mapping with secretRef, configMapRef, env"
+        ]
 
 
 def test_every_fault_of_a_model_is_told_in_one_go() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from tests.control.manifests import CODE, SOURCES
 from tests.plugins import triggerhub_echo
-from triggerhub.connector import SourceModel
+from triggerhub.connector import Reference, SourceModel
 from triggerhub.control.plugins import installed_kinds
 from triggerhub.control.scalars import LabelKey
 from triggerhub.control.schemas import structural
@@ -20,9 +20,9 @@ from triggerhub.fields import Rule, Text
 KEYWORDS = {
     "type", "description", "format", "pattern", "enum", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
-    "minProperties", "maxProperties", "required", "default", "nullable", "not", "properties",
-    "items", "additionalProperties", "x-kubernetes-validations", "x-kubernetes-int-or-string",
-    "x-kubernetes-preserve-unknown-fields",
+    "minProperties", "maxProperties", "required", "default", "nullable", "not", "anyOf",
+    "properties", "items", "additionalProperties", "x-kubernetes-validations",
+    "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean"}
 
@@ -55,6 +55,7 @@ class Everything(SourceModel):
     either: int | str = 1
     start: Literal["New", "Old"] | Part = "New"
     some: Slug | list[Slug] = "a"
+    kept: str | Reference = "a"
     odd: bool | int | None = None
     one: Literal["a"] = "a"
     lists: list[int] | list[str] = [1]  # noqa: RUF012
@@ -95,6 +96,7 @@ def test_a_schema_is_structural(model: type[BaseModel]) -> None:
         if node.get("type") == "array":
             assert "items" in node, at
         assert node.get("not", NO_BOOLEAN["not"]) == NO_BOOLEAN["not"], at
+        assert all(set(option) == {"required"} for option in node.get("anyOf", ())), at
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
@@ -191,6 +193,11 @@ def test_names_of_a_mapping_have_a_rule() -> None:
             "required": ["name"], "maxProperties": 1, "default": "New"}),
         ("some", ANYTHING | NO_NUMBER | NO_BOOLEAN | NO_OBJECT | {
             "pattern": "^[a-z]{1,9}$", "maxLength": 9, "items": FIELDS["name"], "default": "a"}),
+        ("kept", ANYTHING | NO_NUMBER | NO_BOOLEAN | NO_ARRAY | {
+            "properties": structural(Reference)["properties"], "default": "a",
+            "minProperties": 1, "maxProperties": 1, "anyOf": [
+                {"required": ["secretRef"]}, {"required": ["configMapRef"]},
+                {"required": ["env"]}]}),
         ("odd", ANYTHING | NO_STRING | NO_ARRAY | NO_OBJECT | {"multipleOf": 1}),
         ("lists", ANYTHING | NO_STRING | NO_NUMBER | NO_BOOLEAN | NO_OBJECT | {"default": [1]}),
         ("free", ANYTHING | {"nullable": True}),

@@ -16,7 +16,7 @@ from tests.markdown import (
 
 _API = "apiVersion: triggerhub.dev/"
 _NAMED = re.compile(r"`([^`]+)`")
-_CAMEL = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*")
+_CAMEL = re.compile(r"[A-Z]+[a-z]+([A-Z]+[a-z]+)*")
 
 
 # Where conditions and states get their reasons.

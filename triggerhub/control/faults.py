@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from triggerhub.connector import Reference
 from triggerhub.control.places import FieldPath, Place, aliases, options_of, place_of
 from triggerhub.fields import EXPECTED
 
@@ -69,6 +70,11 @@ def shown(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{str(value)[:_SHOWN]} (a number)"
     return "a list" if value else "an empty list"
+
+
+def _veiled(value: object) -> str:
+    """Only what it is: where a reference belongs, it may be the secret itself."""
+    return shown(value).rpartition("(")[2].rstrip(")")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -147,6 +153,9 @@ def _merge(members: Sequence[tuple[Place, ErrorDetails]], also: Sequence[str]) -
     if inside:
         return [_said(place, details, also) for place, details in min(inside, key=len)]
     said = [_said(place, details, also) for place, details in members]
+    of_a_mapping = [one for one in said if not one.expected]
+    if of_a_mapping and isinstance(members[0][1]["input"], Mapping):
+        return of_a_mapping
     expected = dict.fromkeys(one.expected or one.found for one in said)
     hint = next((one.hint for one in said if one.hint), "")
     return [_Said(said[0].path, shown(members[0][1]["input"]), " or ".join(expected), hint)]
@@ -202,6 +211,8 @@ def _said(place: Place, details: ErrorDetails, also: Sequence[str]) -> _Said:
         return _Said(path, shown(value), expected, "" if hint.startswith("known") else hint)
     if kind in ("model_type", "model_attributes_type"):
         expected = _wanted(place)
+        if Reference in options_of(place.kind):
+            return _Said(path, _veiled(value), expected)
     elif kind in _EXPECTED:
         expected = _EXPECTED[kind].format_map(context)
     elif kind == EXPECTED:

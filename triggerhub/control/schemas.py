@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -143,7 +144,10 @@ def _of_type(name: str, option: Schema) -> Schema:
     made = _merged([option], without=("type", "description", "default", "enum", VALIDATIONS))
     if name == "object" and "properties" in made:
         # Nothing else would refuse what is unknown where all is preserved.
-        made["maxProperties"] = len(made["properties"])
+        most = min(len(made["properties"]), made.get("maxProperties", math.inf))
+        made["maxProperties"] = most
+        if most == 1 and not made.get("required"):
+            made["anyOf"] = [{"required": [field]} for field in made["properties"]]
     if option["type"] == "integer":
         made["multipleOf"] = 1
     if name == "string" and "enum" in option:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,6 +16,7 @@ from triggerhub.connector import (
     Position,
     PositionConflict,
     Positions,
+    Reference,
     Report,
     Subscription,
 )
@@ -259,8 +260,10 @@ def subscription(
     grace: float = 1.0,
     positions: Positions | None = None,
     report: Report | None = None,
+    values: Mapping[Reference, bytes] | None = None,
 ) -> Subscription[S]:
-    """A subscription to ``source`` on fakes; ``grace`` in seconds."""
+    """A subscription to ``source`` on fakes; ``grace`` in seconds, ``values`` what references
+    stand for."""
     namespace, trigger, function = name.split(".")
     return Subscription(
         name=name,
@@ -275,4 +278,5 @@ def subscription(
         positions=MemoryPositions() if positions is None else positions,
         report=RecordingReport() if report is None else report,
         created=datetime(2026, 1, 1, tzinfo=UTC),
+        values=values or {},
     )
