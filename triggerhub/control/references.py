@@ -17,15 +17,15 @@ _NAMED = 10
 
 def refers(source: BaseModel | None) -> bool:
     """A source of this kind may hold a reference."""
-    return source is not None and _may_refer(type(source))
+    return source is not None and bool(_leading(type(source)))
 
 
 def references(model: object) -> Iterator[Reference]:
     """Every reference in a source model, however deep."""
     if isinstance(model, Reference):
         yield model
-    elif isinstance(model, BaseModel) and _may_refer(type(model)):
-        for name in type(model).model_fields:
+    elif isinstance(model, BaseModel):
+        for name in _leading(type(model)):
             yield from references(getattr(model, name))
     elif isinstance(model, list | tuple | set | frozenset):
         for item in model:
@@ -102,10 +102,11 @@ def _key(reference: Reference, namespace: str) -> ValueKey | None:
 
 
 @cache
-def _may_refer(model: type[BaseModel]) -> bool:
-    """Thousands of sources of one kind are looked at in every pass, and most kinds refer to
-    nothing."""
-    return _leads_to_one(model, set())
+def _leading(model: type[BaseModel]) -> tuple[str, ...]:
+    """Its fields that may hold a reference: thousands of sources of one kind are looked at in
+    every pass, and most fields hold none."""
+    fields = model.model_fields.items()
+    return tuple(name for name, field in fields if _leads_to_one(field.annotation, set()))
 
 
 def _leads_to_one(kind: Any, seen: set[Any]) -> bool:
