@@ -229,7 +229,7 @@ class Kafka:
     default. Beside its plain listener it has others, with TLS, with login, with both."""
 
     USER = "orders"
-    PASSWORD = "at the beginning"
+    PASSWORD = "at-the-beginning"
 
     def __init__(self, folder: Path) -> None:
         needs("java", "mvn")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import trustme
 
 from integration import kafka_tools as tools
-from integration.fakes import Listening, listening
+from integration.fakes import Listening, eventually, listening
 from integration.function import answering
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
@@ -82,10 +83,20 @@ def listen(
     return listening(KafkaConnector(Installation()), spec, name=name, values=known(values))
 
 
+def sockets() -> int:
+    """How many this process has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return found
+
+
 async def refused(
     topic: str, broker: str, security: dict[str, Any] | None, values: Values
 ) -> tuple[str, str]:
-    """The reason that is reported, and what is said."""
+    """The reason that is reported, and what is said. Every connection is closed afterwards."""
+    before = sockets()
     async with listen(topic, broker, security, values) as running:
         with pytest.raises(ListenError) as caught:
             async with asyncio.timeout(30):
@@ -95,6 +106,7 @@ async def refused(
     shown = f"{caught.value!r} {caught.value.__cause__!r} {running.report.messages}"
     assert WRONG not in shown
     assert Kafka.PASSWORD not in shown
+    await eventually(lambda: sockets() <= before, "every connection closed")
     return running.report.state, str(caught.value)
 
 
@@ -239,8 +251,10 @@ class TestLoginFails:
     async def test_and_so_does_the_clean_up(self, kafka: Kafka, topic: str, values: Values) -> None:
         spec = source(topic, kafka.at("LOGIN"), {"sasl": sasl(password=secret("wrong"))})
         bound = subscription(spec, name=f"shop.{topic}.handle", values=known(values))
+        before = sockets()
         with pytest.raises(CleanUpError, match="refuses the login"):
             await KafkaConnector(Installation()).clean_up(bound)
+        await eventually(lambda: sockets() <= before, "every connection closed")
 
 
 async def test_a_broker_that_wants_a_new_login_every_few_seconds_loses_nothing(
@@ -262,7 +276,7 @@ async def test_a_broker_that_wants_a_new_login_every_few_seconds_loses_nothing(
 async def test_a_login_that_ends_while_the_hub_listens_is_told(
     kafka: Kafka, topic: str, values: Values
 ) -> None:
-    changed = "only for this test"
+    changed, before = "only-for-this-test", sockets()
     try:
         async with listen(topic, kafka.at("SCRAMONLY"), {"sasl": sasl()}, values) as running:
             await running.accepted(1)
@@ -271,6 +285,7 @@ async def test_a_login_that_ends_while_the_hub_listens_is_told(
                 async with asyncio.timeout(60):
                     await running.task
             assert running.report.state == "AuthenticationFailed"
+        await eventually(lambda: sockets() <= before, "every connection closed")
     finally:
         kafka.set_password(kafka.PASSWORD)
 
@@ -284,7 +299,7 @@ def told(hub: Hub) -> str:
 def test_a_hub_follows_its_secret_from_wrong_to_right_and_to_the_next_password(
     kafka: Kafka, tmp_path: Path
 ) -> None:
-    stream, following = Stream(kafka.broker), "the next password"
+    stream, following = Stream(kafka.broker), "the-next-password"
 
     def kept(ca: bytes, password: str) -> dict[str, Any]:
         return {
@@ -301,7 +316,7 @@ def test_a_hub_follows_its_secret_from_wrong_to_right_and_to_the_next_password(
         hub.write("f.yaml", function("f", target.url))
         hub.write("t.yaml", manifest)
         hub.write("s.yaml", kept(trustme.CA().cert_pem.bytes(), WRONG))
-        hub.start(ready=False)
+        hub.start()
         stream.send(40)
         hub.wait(lambda: hub.condition("orders") == "False TLSFailed", "TLSFailed")
         hub.write("s.yaml", kept(b"no certificate", WRONG))

@@ -144,11 +144,12 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         """Which of ``topics`` do not exist. Raises KafkaError."""
         request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
         reply = None
-        for node in self._shuffled_nodes():
+        # Each twice: brokers close connections that were idle, or whose login is too old.
+        for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
             try:
                 reply = await self.send(node, request)
                 break
-            except NodeNotReadyError as error:
+            except (NodeNotReadyError, KafkaConnectionError) as error:
                 log.debug("kafka.metadata_failed node=%s error=%r", node, error)
         if reply is None:
             raise await self._refused()
