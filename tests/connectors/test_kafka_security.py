@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import ssl
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaSource
 from triggerhub_kafka.access import Accesses, _in_memory, _on_disk
 from triggerhub_kafka.problems import explain
-from triggerhub_kafka.refusal import LoginFailed, TLSFailed
+from triggerhub_kafka.refusal import LoginFailed, TLSFailed, Tried, why
 
 CANARY = "hunter2"
 BROKERS = ["kafka.example:9093"]
@@ -236,3 +238,49 @@ def test_what_a_broker_refuses_has_a_reason_and_is_told_as_it_was_found(
     error: errors.KafkaError, reason: str
 ) -> None:
     assert explain(error, brokers=["k:1"], group="g") == (reason, str(error.args[0]))
+
+
+@contextmanager
+def demanding() -> Iterator[int]:
+    """The port of a server that wants a client's certificate, which only OpenSSL's own way of
+    serving tells a client that has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    AUTHORITY.configure_trust(context)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ssl.SSLError):
+            context.wrap_socket(connection, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=[listener])
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+async def test_a_certificate_that_is_wanted_is_told_though_the_alert_was_lost() -> None:
+    """TLS 1.3: what the client sends after the handshake may reset the connection first."""
+
+    async def closed(**_: Any) -> None:
+        raise ConnectionResetError
+
+    context = options(source(tls={"ca": secret("ca")}), {"ca": CA})["ssl_context"]
+    with demanding() as port:
+        found = await why(ConnectionResetError(), Tried("127.0.0.1", port, "SSL", context, closed))
+    assert isinstance(found, TLSFailed)
+    assert "does not take the hub's certificate, or lack of one (certificate required)" in str(
+        found
+    )
+
+
+async def test_a_broker_that_closes_and_does_not_show_why_is_away() -> None:
+    async def closed(**_: Any) -> None:
+        raise ConnectionResetError(104, "reset")
+
+    for protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
+        tried = Tried("127.0.0.1", 1, protocol, None, closed)
+        found = await why(ConnectionResetError(104, "reset"), tried)
+        assert explain(found, brokers=["k:1"], group="g")[0] == "BrokerUnreachable"
