@@ -16,9 +16,6 @@ from integration.kubernetes import ApiServer
 PLURALS = {"Function": "functions", "KafkaTrigger": "kafkatriggers",
            "CronTrigger": "crontriggers", "HTTPTrigger": "httptriggers"}  # fmt: skip
 
-NOBODY = 503
-"""Status of a request where no HTTP trigger is served at all."""
-
 
 class Room:
     """One namespace of the API server, as a user would handle it."""

@@ -15,7 +15,7 @@ from typing import Any
 from integration.function import Call, answering, reply
 from integration.hub import function, running
 from integration.kubernetes import ApiServer
-from integration.room import NOBODY, Room, http, hub_of, post, rights
+from integration.room import Room, http, hub_of, post, rights
 from integration.servers import Kafka
 from integration.streams import Stream, accepted_at_least, arrived, in_order, kafka_trigger
 
@@ -206,7 +206,7 @@ def test_a_namespace_goes_with_all_that_is_in_it(room: Room, tmp_path: Path, kaf
         hub.wait(lambda: room.condition("KafkaTrigger", "orders") == "True Ready", "Ready")
         room.server.kubectl("delete", "namespace", room.namespace, "--timeout=90s")
         hub.wait(lambda: not hub.get("/v1/triggers")["triggers"], "the triggers' end")
-        hub.wait(lambda: post(hub, "/a") == NOBODY, "the route's end")
+        hub.wait(lambda: post(hub, "/a") == 404, "the route's end")
 
 
 def test_two_replicas_and_a_leader_that_is_killed(room: Room, tmp_path: Path, kafka: Kafka) -> None:

@@ -16,7 +16,7 @@ from integration.conftest import CRDS
 from integration.function import Function, answering
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer
-from integration.room import NOBODY, Room, http, hub_of, post
+from integration.room import Room, http, hub_of, post
 from integration.servers import Kafka
 from integration.streams import Stream, accepted_at_least, arrived, kafka_trigger
 
@@ -177,7 +177,7 @@ def test_a_kind_that_is_removed_takes_its_triggers_along_and_comes_back(
         hub.wait(lambda: post(hub, "/a") == 200, "the route")
         server.kubectl("delete", "-f", crd, "--timeout=60s")
         try:
-            hub.wait(lambda: post(hub, "/a") == NOBODY, "the route's end", 60)
+            hub.wait(lambda: post(hub, "/a") == 404, "the route's end", 60)
             assert hub.condition("tick") == "True Ready"
             # Out of service for that is nobody's wish: what else is bound goes on.
             assert hub.ready()

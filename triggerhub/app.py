@@ -78,7 +78,9 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             )
             listeners = Listeners(
                 kinds,
-                Installation(listen=settings.listen, environ=dict(os.environ)),
+                Installation(
+                    listen=settings.listen, environ=dict(os.environ), stopping=stop.is_set
+                ),
                 dispatcher,
                 store,
                 grace=settings.grace,

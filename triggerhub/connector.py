@@ -226,6 +226,10 @@ class Subscription(Generic[S_co]):
         return value
 
 
+def _not_yet() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """What a connector may know of the hub it runs in; given to its factory."""
@@ -234,6 +238,8 @@ class Installation:
     """Where HTTP triggers listen: ``host:port``; port 0 takes a free one."""
     environ: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
     """Environment: ``TRIGGERHUB_<NAME>`` variables hold a kind's installation-wide defaults."""
+    stopping: Callable[[], bool] = _not_yet
+    """Whether the hub ends, and its listeners with it: for a source that says so to who asks."""
 
 
 class Connector(Protocol[S]):

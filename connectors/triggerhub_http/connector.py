@@ -34,7 +34,7 @@ class HTTPConnector:
         of its body, and to take in an answer."""
         self._address = installation.listen
         self._routes: Routes[Listener] = Routes()
-        self._listening = 0
+        self._stopping = installation.stopping
         self._server = Server(self._answer, patience=patience)
 
     async def __aenter__(self) -> HTTPConnector:
@@ -63,11 +63,9 @@ class HTTPConnector:
         await self._server.open(self._address)
         listener = Listener(subscription)
         self._tell({listener.claim, *self._routes.add(listener.claim)})
-        self._listening += 1
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            self._listening -= 1
             listener.stop()
             self._tell(self._routes.leave(listener.claim))
             try:
@@ -116,9 +114,9 @@ class HTTPConnector:
         except PathError as error:
             raise Refusal(400, "BadRequest", str(error)) from None
         if claim is None:
-            if not self._listening:
-                # The hub stops, and its connections end last: a 404 would be taken for good.
-                raise Refusal(503, "Stopping", "no trigger is served: try again", RETRY)
+            if self._stopping():
+                # Its connections end last: a 404 would be taken for good.
+                raise Refusal(503, "Stopping", "the hub stops: try again", RETRY)
             raise _unserved(head.host, path, method, allowed)
         listener = claim.owner
         body = await _read_body(receive, head.length, listener.max_body) if head.body else b""

@@ -21,8 +21,8 @@ from triggerhub.connector import Order, SourceModel
 from triggerhub.control.binding import Binding, Listening
 from triggerhub.control.listeners import SourceState
 from triggerhub.control.resources import (
+    Function,
     FunctionReference,
-    ResourceKey,
     Snapshot,
     Trigger,
     TriggerSpec,
@@ -102,10 +102,9 @@ class Manifests:
     def ready(self) -> bool:
         return self.is_ready
 
-    def reach(self, key: ResourceKey) -> Reach:
-        assert self.snapshot is not None
-        (function,) = (f for f in self.snapshot.functions if f.key == key)
-        return Reach(function.spec.url, "Ready" if function.spec.url else "Starting")
+    def functions(self) -> list[tuple[Function, Reach]]:
+        found = () if self.snapshot is None else self.snapshot.functions
+        return [(f, Reach(f.spec.url, "Ready" if f.spec.url else "Starting")) for f in found]
 
     def status(self) -> list[TriggerStatus]:
         bound: dict[tuple[str, str, str], list[str]] = {}

@@ -271,6 +271,14 @@ async def test_a_service_that_comes_and_goes_is_noted_for_its_triggers(plane: Pl
     assert "shop.orders.handle" not in plane.bound
 
 
+async def test_functions_are_those_of_the_pass_also_when_a_snapshot_waits_for_its_own(
+    plane: Plane,
+) -> None:
+    await plane.shows([], [function()])
+    plane.reconciler.snapshot = Snapshot((), (function(), served("later")))
+    assert [found.name for found, _ in plane.reconciler.functions()] == ["handle"]
+
+
 async def test_a_selector_that_finds_another_function_is_noted(plane: Plane) -> None:
     orders = trigger(function={"selector": {"matchLabels": {"team": "a"}}})
     one, two = served("one"), served("two")

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 
 from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
-from triggerhub.control.resources import ResourceKey, Snapshot
+from triggerhub.control.resources import Function, Snapshot
 from triggerhub.control.services import Reach
 from triggerhub.control.status import TriggerStatus
 
@@ -23,7 +23,7 @@ class Manifests(Protocol):
     def bindings(self) -> Sequence[Binding]: ...
     def ready(self) -> bool: ...
     def status(self) -> list[TriggerStatus]: ...
-    def reach(self, key: ResourceKey) -> Reach: ...
+    def functions(self) -> list[tuple[Function, Reach]]: ...
 
 
 class Sources(Protocol):

@@ -119,10 +119,9 @@ class View:
 
     def functions(self) -> list[FunctionView]:
         """Every function, by namespace and name."""
-        snapshot = self._reconciler.snapshot
         views = []
-        for function in () if snapshot is None else snapshot.functions:
-            spec, reach = function.spec, self._reconciler.reach(function.key)
+        for function, reach in self._reconciler.functions():
+            spec = function.spec
             views.append(
                 FunctionView(
                     namespace=function.namespace,

@@ -28,6 +28,8 @@ LEAST = 30.0
 """Seconds that the clean-up gets, however long ago the deletion was: no hub may have run. A source
 may still believe for half of it in a replica that was killed."""
 _ATTEMPT = 15.0
+_ALMOST = 1e-3
+"""Seconds. A timer may fire a hair early: what is nearly over is over."""
 _LOOK = 1.0
 _LONGEST_WAIT = 30.0
 _CLEANED_AT_ONCE = 64
@@ -251,7 +253,7 @@ class Cleanups:
             except Exception as error:  # noqa: BLE001 - a connector may raise anything; it is said, and tried again
                 trouble = str(error) or type(error).__name__
             left = until - loop.time()
-            if left <= 0:
+            if left <= _ALMOST:
                 return trouble
             await asyncio.sleep(min(left, wait * (0.5 + random.random() / 2)))
             wait = min(5.0, wait * 2)

@@ -149,11 +149,13 @@ class Reconciler:
         if invalid is not None:
             return invalid_function(invalid)
         function = self._picture.functions.get(key)
-        return None if function is None else function_status_of(function, self.reach(key))
+        reaches = self._picture.reaches
+        return None if function is None else function_status_of(function, reaches[key])
 
-    def reach(self, key: ResourceKey) -> Reach:
-        """How a function is reached. Raises KeyError for one that is not there."""
-        return self._picture.reaches[key]
+    def functions(self) -> list[tuple[Function, Reach]]:
+        """Every function of the last pass, and how it is reached."""
+        picture = self._picture
+        return [(function, picture.reaches[key]) for key, function in picture.functions.items()]
 
     def _status(self, trigger: Trigger) -> TriggerStatus:
         picture, key = self._picture, trigger.key
