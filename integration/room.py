@@ -28,8 +28,7 @@ class Room:
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """kubectl apply."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
-        self.server.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text)
+        self.server.apply(*manifests, namespace=self.namespace)
 
     def delete(self, kind: str, name: str, *options: str) -> None:
         """kubectl delete."""

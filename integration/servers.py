@@ -161,6 +161,14 @@ def say(name: str, line: str) -> None:
     print(f"{name}: {line} ...", file=sys.stderr, flush=True)
 
 
+def eventually(holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
+    """Wait for a fact, bounded in time (seconds)."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, f"no {what} within {within} s"
+        time.sleep(0.1)
+
+
 class Server:
     """A process group that we started, and its log."""
 

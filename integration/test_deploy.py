@@ -20,7 +20,7 @@ from integration.helm_program import helm_program
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer, Cluster
 from integration.kubernetes_programs import KUBERNETES, kubernetes_programs
-from integration.test_kubernetes_server import eventually
+from integration.servers import eventually
 from integration.test_values import config_map, plugin, refers, secret  # noqa: F401 - a fixture
 from tests.plugins import triggerhub_echo
 from triggerhub.control.crds import crd

@@ -13,7 +13,8 @@ from triggerhub.cluster.api import Api
 from triggerhub.cluster.election import LEASES, Election
 from triggerhub.cluster.events import Events, Subject, Turn
 from triggerhub.cluster.reported import Held, Reported
-from triggerhub.cluster.standing import GROUP, VERSION, resource_of
+from triggerhub.cluster.standing import resource_of
+from triggerhub.control.resources import API_VERSION, GROUP, VERSION
 
 FUNCTIONS = resource_of("Function")
 SINCE = "2026-01-31T12:00:00Z"
@@ -27,7 +28,7 @@ async def api(apiserver: ApiServer) -> AsyncIterator[Api]:
 
 async def made(api: Api, namespace: str, name: str = "handle") -> Object:
     body = {
-        "apiVersion": f"{GROUP}/{VERSION}", "kind": "Function",
+        "apiVersion": API_VERSION, "kind": "Function",
         "metadata": {"name": name, "namespace": namespace}, "spec": {"url": "http://127.0.0.1:9/"},
     }  # fmt: skip
     return await api.create(FUNCTIONS, namespace, body)
@@ -44,7 +45,7 @@ async def applied(
     """As of that version of a function."""
     kept = ("name", "namespace", "resourceVersion")
     body = {
-        "apiVersion": f"{GROUP}/{VERSION}", "kind": "Function",
+        "apiVersion": API_VERSION, "kind": "Function",
         "metadata": {name: found["metadata"][name] for name in kept}, "status": status,
     }  # fmt: skip
     return await api.patch(

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
-from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from integration.kubernetes import ApiServer, Cluster
+from integration.servers import eventually
 
 
 @pytest.fixture
 def maps(namespace: str) -> str:
     """Path of the test's own ConfigMaps."""
     return f"/api/v1/namespaces/{namespace}/configmaps"
-
-
-def eventually(holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, f"no {what} within {within} s"
-        time.sleep(0.1)
 
 
 def names(server: ApiServer, maps: str) -> set[str]:

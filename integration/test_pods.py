@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from integration.hub import function, trigger
 from integration.image import NAME, image
 from integration.kubernetes import Cluster
 from integration.kubernetes_programs import kubernetes_programs
-from integration.servers import unavailable
+from integration.servers import eventually, unavailable
 from integration.test_deploy import CHART, Object, helm, script
 from tests.markdown import blocks
 
@@ -40,13 +40,6 @@ LOCAL = str(ROOT / "deploy" / "overlays" / "local")
 REPLICAS = ("triggerhub-0", "triggerhub-1")
 PYTHON = "/opt/triggerhub/bin/python"
 SECOND = timedelta(seconds=1)
-
-
-def eventually(holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, f"no {what} within {within} s"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from integration.function import (
     reset,
 )
 from integration.hub import Hub, function, running, trigger
-from integration.servers import unavailable
+from integration.servers import eventually, unavailable
 
 EVERY_SECOND = "* * * * * *"
 
@@ -100,13 +100,6 @@ def alive(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] != "Z"
 
 
-def eventually(holds: Callable[[], bool], what: str, within: float = 10.0) -> None:
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end, f"not within {within} s: {what}"
-        time.sleep(0.02)
-
-
 STOPPING = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
@@ -134,7 +127,7 @@ def test_a_signal_lets_deliveries_end_and_the_exit_code_is_zero(
         assert [each.result()[:2] for each in asked] == [(200, b"done")] * 3
         # What was under way was answered, and nothing was begun twice.
         assert {call.status for call in slow.calls} == {200}
-        eventually(lambda: not any(map(alive, started)), "end of the code function")
+        eventually(lambda: not any(map(alive, started)), "end of the code function", 10)
         assert '"hub.stopped"' in hub.said()
         assert "Traceback" not in hub.said()
 
@@ -159,7 +152,7 @@ def test_a_second_signal_ends_the_hub_at_once(number: signal.Signals, tmp_path: 
         assert hub.exit_code() == 128 + number
         assert time.monotonic() - began < 1.0
         assert isinstance(asked.exception(), OSError | http.client.HTTPException)
-        eventually(lambda: not any(map(alive, started)), "end of the code function")
+        eventually(lambda: not any(map(alive, started)), "end of the code function", 10)
 
 
 def test_when_the_grace_time_is_over_a_caller_hears_so(tmp_path: Path) -> None:

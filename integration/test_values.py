@@ -60,8 +60,7 @@ class Cluster:
         self.namespace = namespace
 
     def apply(self, *manifests: dict[str, Any]) -> None:
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
-        self.server.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text)
+        self.server.apply(*manifests, namespace=self.namespace)
 
     def delete(self, kind: str, name: str) -> None:
         self.server.kubectl("delete", "-n", self.namespace, kind, name)

@@ -23,9 +23,9 @@ from triggerhub import __version__
 from triggerhub.admin.access import split_address
 from triggerhub.admin.api import serve
 from triggerhub.admin.view import View
-from triggerhub.connector import Installation
+from triggerhub.connector import Installation, at_once
 from triggerhub.control.changes import Changes
-from triggerhub.control.listeners import Listeners, at_once
+from triggerhub.control.listeners import Listeners
 from triggerhub.control.plugins import Kind, installed_kinds
 from triggerhub.control.reconciler import Reconciler, ResourceSource
 from triggerhub.control.sources.files import FolderSource

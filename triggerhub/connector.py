@@ -187,7 +187,8 @@ class Report(Protocol):
         """How many events wait in the source, as far as it can tell."""
 
 
-async def _at_once() -> float:
+async def at_once() -> float:
+    """The turn of a process without replicas: from now on."""
     return math.inf
 
 
@@ -212,7 +213,7 @@ class Subscription(Generic[S_co]):
     """Creation time of the trigger: where two claim one thing, the older keeps it."""
     values: Mapping[Reference, bytes] = field(default_factory=dict, repr=False)
     """What the references in ``source`` stand for."""
-    turn: Callable[[], Awaitable[float]] = _at_once
+    turn: Callable[[], Awaitable[float]] = at_once
     """For a source that spreads nothing among replicas by itself (a clock): wait until this
     process is the one that acts for them all. Returns the time (seconds since the epoch) since
     when what falls due is its own; infinity: from now on. Loses it only together with the

@@ -14,6 +14,7 @@ import structlog
 
 from triggerhub.cluster.answers import ApiError, Object, Resource
 from triggerhub.cluster.reported import Held, Reported
+from triggerhub.control.resources import API_VERSION
 
 EVENTS = Resource("", "v1", "events")
 SAME = 600.0
@@ -188,7 +189,7 @@ def _body(subject: Subject, turn: Turn, name: str, stamp: str) -> Object:
         "kind": "Event",
         "metadata": {"name": name, "namespace": subject.namespace},
         "involvedObject": {
-            "apiVersion": "triggerhub.dev/v1alpha1",
+            "apiVersion": API_VERSION,
             "kind": subject.kind,
             "namespace": subject.namespace,
             "name": subject.name,

@@ -11,8 +11,6 @@ from triggerhub.cluster.referred import Referred
 from triggerhub.cluster.reflector import Lister, Reflector, Sync
 from triggerhub.cluster.standing import (
     FINALIZER,
-    GROUP,
-    VERSION,
     Standing,
     invalid,
     read_standing,
@@ -29,7 +27,7 @@ from triggerhub.control.resources import (
     ValueKey,
 )
 
-__all__ = ["FINALIZER", "GROUP", "VERSION", "KubernetesSource", "Standing", "resource_of"]
+__all__ = ["FINALIZER", "KubernetesSource", "Standing", "resource_of"]
 
 _SOON = 0.05
 """Seconds between a change and the snapshot that shows it: others may come with it."""

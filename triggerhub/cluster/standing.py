@@ -14,6 +14,9 @@ from triggerhub.control.faults import Fault
 from triggerhub.control.plugins import Kind
 from triggerhub.control.references import wanted
 from triggerhub.control.resources import (
+    API_VERSION,
+    GROUP,
+    VERSION,
     Function,
     Invalid,
     Manifest,
@@ -21,17 +24,17 @@ from triggerhub.control.resources import (
     Trigger,
     ValueKey,
     Where,
+    plural_of,
 )
 from triggerhub.event import EMPTY
 
-GROUP, VERSION = "triggerhub.dev", "v1alpha1"
 FINALIZER = "triggerhub.dev/clean-up"
 """On triggers whose source's remains are to go with them."""
 
 
 def resource_of(kind: str) -> Resource:
     """Of a kind of ours."""
-    return Resource(GROUP, VERSION, f"{kind.lower()}s")
+    return Resource(GROUP, VERSION, plural_of(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def _decoded(
     kind: str, body: Object, generation: int, created: datetime, kinds: Mapping[str, Kind]
 ) -> tuple[Trigger | Function | None, tuple[Fault, ...]]:
     # A list's items need not have a kind of their own.
-    whole = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, **body}
+    whole = {"apiVersion": API_VERSION, "kind": kind, **body}
     manifest = Manifest.read(whole, where=Where(), created=created, generation=generation)
     value = decode(manifest, kinds)
     return (None, value) if isinstance(value, tuple) else (value, ())

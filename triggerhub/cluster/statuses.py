@@ -16,10 +16,10 @@ from triggerhub.cluster.cleanup import bereaved
 from triggerhub.cluster.events import Events, Leads, Subject, Turn, turns
 from triggerhub.cluster.pace import Pace
 from triggerhub.cluster.reported import Reported, of_function, of_trigger
-from triggerhub.cluster.source import GROUP, VERSION, Standing, resource_of
+from triggerhub.cluster.source import Standing, resource_of
 from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import to_be_cleaned
-from triggerhub.control.resources import FUNCTION, ResourceKey, Trigger
+from triggerhub.control.resources import API_VERSION, FUNCTION, ResourceKey, Trigger
 from triggerhub.control.status import FunctionStatus, TriggerStatus
 from triggerhub.delivery.dispatcher import Dispatcher
 
@@ -285,7 +285,7 @@ class Statuses:
             return
         standing, held, wanted = work
         body = {
-            "apiVersion": f"{GROUP}/{VERSION}",
+            "apiVersion": API_VERSION,
             "kind": standing.kind,
             # The version: of what changed or was made anew meanwhile this is no status. A uid
             # would not do: the API server ignores it here.

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from triggerhub.control.plugins import Kind
-from triggerhub.control.resources import FUNCTION
+from triggerhub.control.resources import API_VERSION, FUNCTION, GROUP, VERSION, plural_of
 from triggerhub.control.schemas import Schema, structural
 from triggerhub.control.specs import FunctionSpec, TriggerSpec
 from triggerhub.fields import cel_text
 
-GROUP = "triggerhub.dev"
-VERSION = "v1alpha1"
 CATEGORY = "triggerhub"
 
 _NAMES = {
@@ -121,7 +119,7 @@ def crd(kind: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 def _crd(
     kind: str, spec: Schema, status: Schema, short: list[str], about: str, columns: list[Any]
 ) -> dict[str, Any]:
-    plural = f"{kind.lower()}s"
+    plural = plural_of(kind)
     names: dict[str, Any] = {
         "kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower(),
         "categories": [CATEGORY],
@@ -134,7 +132,7 @@ def _crd(
         "required": ["spec"],
         "x-kubernetes-validations": [_NAMES],
         "properties": {
-            "apiVersion": _TEXT | {"description": f"{GROUP}/{VERSION}"},
+            "apiVersion": _TEXT | {"description": API_VERSION},
             "kind": _TEXT | {"description": kind},
             "metadata": {"type": "object"},
             "spec": spec,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -21,10 +20,12 @@ from triggerhub.connector import (
     Installation,
     SpecError,
     Subscription,
+    at_once,
 )
 from triggerhub.control.binding import Listening
 from triggerhub.control.plugins import Kind
 from triggerhub.delivery.dispatcher import Dispatcher
+from triggerhub.delivery.link import unheard
 from triggerhub.store.records import Store
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class SourceState:
     """The source half of the manifest cannot work (``SpecError``)."""
     acting: bool = False
     """Its turn has come (``Subscription.turn``)."""
-    changed: Callable[[str], None] = field(default=lambda binding: None, repr=False)
+    changed: Callable[[str], None] = field(default=unheard, repr=False)
     """Called with the binding's name after each change that a condition shows."""
 
     def connected(self) -> None:
@@ -83,18 +84,9 @@ class _Slot:
     task: asyncio.Task[None]
 
 
-async def at_once() -> float:
-    """The turn of a process without replicas: from now on."""
-    return math.inf
-
-
 def to_be_cleaned(source: BaseModel | None) -> bool:
     """What its source keeps for a binding is to go with the trigger."""
     return getattr(source, "cleanup", None) is Cleanup.DELETE
-
-
-def _unheard(binding: str) -> None:
-    """Nobody asked to know."""
 
 
 class Listeners:
@@ -110,7 +102,7 @@ class Listeners:
         *,
         grace: float = 25.0,
         turn: Callable[[], Awaitable[float]] = at_once,
-        changed: Callable[[str], None] = _unheard,
+        changed: Callable[[str], None] = unheard,
     ) -> None:
         """``grace``: seconds that in-flight deliveries get when a listener stops. ``turn`` waits
         until this process acts for its replicas (``Subscription.turn``). ``changed`` is called

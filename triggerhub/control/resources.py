@@ -32,7 +32,9 @@ __all__ = [
     "API_VERSION",
     "CONFIG_MAP",
     "FUNCTION",
+    "GROUP",
     "SECRET",
+    "VERSION",
     "CodeSpec",
     "DeadLetterSpec",
     "DeliverySpec",
@@ -55,12 +57,20 @@ __all__ = [
     "ValueKey",
     "Values",
     "Where",
+    "plural_of",
 ]
 
-API_VERSION = "triggerhub.dev/v1alpha1"
+GROUP = "triggerhub.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
 FUNCTION = "Function"
 SECRET = "Secret"  # noqa: S105 - a kind
 CONFIG_MAP = "ConfigMap"
+
+
+def plural_of(kind: str) -> str:
+    """The name of a kind in the API server's paths."""
+    return f"{kind.lower()}s"
 
 
 class ResourceKey(NamedTuple):

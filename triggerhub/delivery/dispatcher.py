@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from triggerhub.connector import GivenBack
-from triggerhub.delivery.link import Link
+from triggerhub.delivery.link import Link, unheard
 from triggerhub.delivery.target import Target
 from triggerhub.delivery.transport import Transport
 from triggerhub.event import Event, Outcome
 from triggerhub.store.records import Delivery, Store
-
-
-def _unheard(binding: str) -> None:
-    """Nobody asked to know."""
 
 
 class Dispatcher:
@@ -25,7 +21,7 @@ class Dispatcher:
         transport: Transport,
         store: Store,
         *,
-        changed: Callable[[str], None] = _unheard,
+        changed: Callable[[str], None] = unheard,
     ) -> None:
         """``changed`` is called with a binding's name when its problem is another, and when an
         event became a dead letter."""

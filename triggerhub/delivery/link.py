@@ -36,6 +36,10 @@ _DEAD = Outcome(Settled.DEAD)
 _PROBLEMS = ("DeadLetterUnavailable", "FunctionAway", "FunctionGone", "Blocked")
 
 
+def unheard(binding: str) -> None:
+    """In the place of whoever wants to know that a binding changed."""
+
+
 class Link:
     """The delivering end of one binding: what a subscription's ``emit`` is."""
 
@@ -45,7 +49,7 @@ class Link:
         transport: Transport,
         store: Store,
         *,
-        changed: Callable[[str], None] = lambda name: None,
+        changed: Callable[[str], None] = unheard,
     ) -> None:
         """``changed`` is called with the name when the problem is another, and when an event
         became a dead letter."""
