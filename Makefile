@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration servers image bench crds format clean
+.PHONY: help demo test lint unit integration servers soak image bench crds format clean
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -30,6 +30,9 @@ servers: .venv/.dev ## the tools that get and start the real servers
 	@./integration/install-tools
 	@$(BIN)/python -m integration.kubernetes_programs >/dev/null
 	@$(BIN)/python -m integration.helm_program >/dev/null
+
+soak: .venv/.dev servers ## a hub that is killed every few seconds: make soak RECORDS=200000
+	SOAK=$(or $(RECORDS),200000) $(BIN)/pytest -s -o faulthandler_timeout=0 integration/test_kafka_soak.py
 
 image: ## the hub as an image, triggerhub:local (needs docker; BASE=… for another base image)
 	@command -v docker >/dev/null || { echo "make image needs docker; podman build takes deploy/Dockerfile, too"; exit 1; }

@@ -78,10 +78,7 @@ class Wire:
 
     def reset(self) -> None:
         """Close with a TCP reset."""
-        self._writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, _RESET
-        )
-        self._writer.transport.abort()
+        close_by_reset(self._writer)
 
 
 Answer = Callable[[Wire], Awaitable[int | None]]
@@ -176,7 +173,7 @@ class Function:
         self._accepted: list[Call] = []
         self._under_way = 0
         self._server: asyncio.Server | None = None
-        self._socket = _bound(0)
+        self._socket = bound(0)
         self.port: int = self._socket.getsockname()[1]
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -245,7 +242,7 @@ class Function:
         if self._connections:
             await asyncio.wait(self._connections)
         # Bound and not listening: the port is kept, and the kernel refuses connections to it.
-        self._socket = _bound(self.port)
+        self._socket = bound(self.port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -284,7 +281,16 @@ class Function:
         return call.status is not None and not wire.last
 
 
-def _bound(port: int) -> socket.socket:
+def close_by_reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a TCP reset, whatever is still to be sent."""
+    end = writer.get_extra_info("socket")
+    if not writer.transport.is_closing():
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+def bound(port: int) -> socket.socket:
+    """A loopback socket that does not listen yet. 0: the kernel chooses the port."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -26,8 +26,9 @@ async def admin(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
 @asynccontextmanager
 async def producer(broker: str, codec: str | None = None) -> AsyncIterator[AIOKafkaProducer]:
     client = AIOKafkaProducer(
-        bootstrap_servers=broker, compression_type=codec, max_request_size=20 * 1024 * 1024
-    )
+        bootstrap_servers=broker, compression_type=codec, max_request_size=20 * 1024 * 1024,
+        enable_idempotence=True,  # what it sends again is written once, and in its place
+    )  # fmt: skip
     await client.start()
     try:
         yield client
@@ -35,9 +36,12 @@ async def producer(broker: str, codec: str | None = None) -> AsyncIterator[AIOKa
         await client.stop()
 
 
-async def create_topic(broker: str, name: str, partitions: int = 1) -> None:
+async def create_topic(
+    broker: str, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
+) -> None:
     async with admin(broker) as client:
-        await client.create_topics([NewTopic(name, partitions, 1)])
+        topic = NewTopic(name, partitions, 1, topic_configs=dict(settings or {}))
+        await client.create_topics([topic])
     # The metadata cache of the broker follows its controller.
     async with producer(broker) as client:
         while len(await client.partitions_for(name)) < partitions:
@@ -99,5 +103,31 @@ async def committed(broker: str, group: str, topic: str, partition: int = 0) -> 
     try:
         offset: int | None = await client.committed(TopicPartition(topic, partition))
         return offset
+    finally:
+        await client.stop()
+
+
+async def ends(broker: str, topic: str) -> dict[int, int]:
+    """The offset after the last, control records included, in each partition."""
+    client = AIOKafkaConsumer(topic, bootstrap_servers=broker)
+    await client.start()
+    try:
+        found = await client.end_offsets(client.assignment())
+        return {at.partition: offset for at, offset in found.items()}
+    finally:
+        await client.stop()
+
+
+async def ids(broker: str, topic: str) -> set[str]:
+    """``<partition>:<offset>`` of each record that there is up to now."""
+    client = AIOKafkaConsumer(topic, bootstrap_servers=broker, auto_offset_reset="earliest")
+    found: set[str] = set()
+    await client.start()
+    try:
+        left = await client.end_offsets(client.assignment())
+        while any([await client.position(at) < end for at, end in left.items()]):
+            for at, records in (await client.getmany(timeout_ms=200)).items():
+                found |= {f"{at.partition}:{record.offset}" for record in records}
+        return found
     finally:
         await client.stop()

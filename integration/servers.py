@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 listeners=CONTROLLER://127.0.0.1:{controller},{listeners}
-advertised.listeners={listeners}
+advertised.listeners={advertised}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 inter.broker.listener.name=PLAINTEXT
 ssl.keystore.type=PEM
@@ -69,7 +69,8 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.scramonly.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.scramonly.scram-sha-512.connections.max.reauth.ms=3000
 {logins}
-log.dirs={data}
+log.dirs={disks}
+metadata.log.dir={metadata}
 num.partitions=1
 auto.create.topics.enable=true
 offsets.topic.num.partitions=1
@@ -81,6 +82,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 message.max.bytes=20971520
 log.retention.hours=-1
+log.cleaner.backoff.ms=200
 """
 _LISTENERS = {
     "PLAINTEXT": "PLAINTEXT",
@@ -199,6 +201,10 @@ class Server:
                 pytest.fail(f"{self.name} was not ready within {within} s: {self._tail()}")
             time.sleep(0.1)
 
+    def running(self) -> bool:
+        """False: it was stopped, or ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, within: float = 10.0) -> None:
         """SIGTERM, then SIGKILL."""
         self._signal(signal.SIGTERM)
@@ -239,9 +245,16 @@ class Kafka:
     USER = "orders"
     PASSWORD = "at-the-beginning"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, proxied: int | None = None, disks: Sequence[Path] = ()
+    ) -> None:
+        """``proxied``: the port of a proxy in front of a further listener, PROXIED, which says of
+        itself that it is there. ``disks``: folders for the records; default one in ``folder``."""
         needs("java", "mvn")
-        self._ports = {listener: free_port() for listener in _LISTENERS}
+        self._proxied = proxied
+        self._disks = list(disks) or [folder / "data"]
+        self._listeners = _LISTENERS | ({} if proxied is None else {"PROXIED": "PLAINTEXT"})
+        self._ports = {listener: free_port() for listener in self._listeners}
         self.port = self._ports["PLAINTEXT"]
         self._libs = cached(f"kafka-{KAFKA}", _fetch_kafka)
         self.authority = trustme.CA()
@@ -277,7 +290,7 @@ class Kafka:
 
     def at(self, listener: str) -> str:
         """``host:port`` of another: TLS, MUTUAL (wants a client's certificate), LOGIN, LOGINTLS,
-        SCRAMONLY (no other mechanism than SCRAM-SHA-512, anew every three seconds)."""
+        SCRAMONLY (no other mechanism than SCRAM-SHA-512, anew every three seconds), PROXIED."""
         return f"127.0.0.1:{self._ports[listener]}"
 
     def set_password(self, password: str) -> None:
@@ -291,6 +304,10 @@ class Kafka:
     def start(self) -> None:
         """Start, on the same port and data as before, and wait until it takes connections."""
         self._server.start(self._listening)
+
+    def running(self) -> bool:
+        """False: it was stopped, or ended by itself."""
+        return self._server.running()
 
     def stop(self) -> None:
         self._server.stop()
@@ -306,13 +323,16 @@ class Kafka:
 
     def _properties(self, folder: Path) -> str:
         users = f'user_{self.USER}="{self.PASSWORD}"'
+        advertised = self._ports | ({} if self._proxied is None else {"PROXIED": self._proxied})
         return _PROPERTIES.format(
             controller=free_port(),
-            data=folder / "data",
+            disks=",".join(map(str, self._disks)),
+            metadata=folder / "metadata",
+            advertised=_addresses(advertised),
             broker_pem=folder / "broker.pem",
             ca_pem=folder / "ca.pem",
-            listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()),
-            protocols=",".join(":".join(pair) for pair in _LISTENERS.items()),
+            listeners=_addresses(self._ports),
+            protocols=",".join(":".join(pair) for pair in self._listeners.items()),
             logins="\n".join(
                 f"listener.name.{name.lower()}.{mechanism}.sasl.jaas.config="
                 + module.format(users=users)
@@ -334,6 +354,10 @@ class Kafka:
             capture_output=True,
             timeout=60,
         )
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def pkcs8(certificate: trustme.LeafCert) -> bytes:

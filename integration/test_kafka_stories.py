@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from integration.function import ACCEPT, Answer, Call, answering, hang, reply
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
 from integration.streams import (
-    PARTITIONS,
+    FROM_THE_START,
     Stream,
-    accepted_at_least,
     arrived,
+    end_of_prefix,
     firsts,
     in_order,
     kafka_trigger,
@@ -31,82 +27,6 @@ from integration.streams import (
 )
 
 RETRY = {"initial": "10ms", "max": "100ms"}
-
-
-def unreliable(seed: int) -> Any:
-    """Now and then a 500 or a 503; a short while for each answer."""
-    chance = random.Random(seed)
-
-    def script(call: Call) -> Answer:
-        drawn = chance.random()
-        if drawn < 0.05:
-            return reply(500)
-        if drawn < 0.07:
-            return reply(503)
-        return reply(200, after=chance.uniform(0, 0.02))
-
-    return script
-
-
-def end_of_prefix(ids: Collection[str], begins: Mapping[int, int]) -> dict[int, int]:
-    """In each partition the first offset from ``begins`` on that is not among ``ids``."""
-    return {
-        partition: next(n for n in itertools.count(begin) if f"{partition}:{n}" not in ids)
-        for partition, begin in begins.items()
-    }
-
-
-FROM_THE_START = dict.fromkeys(range(PARTITIONS), 0)
-
-
-@pytest.mark.parametrize("seed", [1])
-def test_a_hub_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order_of_keys(
-    kafka: Kafka, tmp_path: Path, seed: int
-) -> None:
-    stream = Stream(kafka.broker)
-    chance = random.Random(seed)
-    with answering(unreliable(seed)) as target, running(tmp_path, start=False) as hub:
-        hub.write("f.yaml", function("f", target.url))
-        hub.write("t.yaml", kafka_trigger(
-            stream, "orders", "f", inFlight=16, retry={"attempts": 50} | RETRY
-        ))  # fmt: skip
-        hub.start()
-        lives: list[tuple[dict[int, int], set[str], int]] = []
-        seen = 0
-        with stream.flowing(per_second=100):
-            for _ in range(3):
-                more = len(firsts(target.accepted)) + 50
-                hub.wait(partial(accepted_at_least, target, more), "flow", 40)
-                time.sleep(chance.uniform(0.0, 2.5))  # a random moment is what this is about
-                moment = time.monotonic()
-                under_way = target.under_way
-                hub.kill9()
-                offsets = stream.committed("orders")
-                calls = target.accepted
-                ids = {call.id for call in calls}
-                ends = end_of_prefix(ids, FROM_THE_START)
-                assert all(offsets[n] <= ends[n] for n in offsets), "committed, not accepted"
-                old = {call.id for call in calls[seen:] if call.ended and call.ended < moment - 3.0}
-                ends = end_of_prefix(old, lives[-1][0] if lives else FROM_THE_START)
-                assert all(offsets[n] >= ends[n] for n in offsets), "committed too late"
-                lives.append((offsets, ids, under_way))
-                seen = len(calls)
-                hub.start(ready=False)
-        hub.wait(lambda: arrived(target, stream), "delivery of every record", 60)
-        assert hub.stop() == 0
-        ended = stream.committed("orders")
-
-    calls = target.accepted
-    assert in_order(firsts(calls))
-    assert {call.id: call.body for call in firsts(calls)} == stream.sent
-    assert ended == end_of_prefix(stream.sent, FROM_THE_START)
-    again = len(calls) - len(firsts(calls))
-    bound = 0
-    for offsets, known, under_way in lives:
-        beyond = sum(1 for event in known if place(event)[1] >= offsets[place(event)[0]])
-        bound += beyond + under_way
-    print(f"{len(stream.sent)} records, 3 kills, {again} accepted twice, at most {bound} possible")
-    assert again <= bound
 
 
 def test_a_function_that_is_away_costs_no_dead_letter_and_one_probe_at_a_time(

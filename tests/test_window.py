@@ -554,6 +554,20 @@ def test_offsets_must_ascend() -> None:
         tracker.begin(3)
 
 
+def test_what_is_no_event_is_passed_and_passes_no_open_one() -> None:
+    tracker = OffsetTracker()
+    tracker.pass_to(0)
+    assert tracker.committable() == 0
+    tracker.begin(3)
+    tracker.pass_to(6)
+    tracker.pass_to(5)
+    assert tracker.committable() == 3
+    tracker.settle(3)
+    assert tracker.committable() == 6
+    tracker.begin(6)
+    assert tracker.committable() == 6
+
+
 def test_an_offset_is_settled_once() -> None:
     tracker = OffsetTracker()
     tracker.begin(1)

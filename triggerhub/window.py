@@ -281,13 +281,19 @@ class OffsetTracker:
         self._open[offset] = None
         self._last = offset
 
+    def pass_to(self, offset: int) -> None:
+        """Nothing below ``offset`` is still to come from the source: what has not begun is no
+        event, such as the marker at a transaction's end."""
+        if self._last is None or self._last < offset - 1:
+            self._last = offset - 1
+
     def settle(self, offset: int) -> None:
         """The event's outcome is known. Raises KeyError unless it is open."""
         del self._open[offset]
 
     def committable(self) -> int | None:
-        """The offset to go on from after a restart: the oldest open one, else the one after the
-        last; None when nothing was ever taken."""
+        """The offset to go on from after a restart: the oldest open one, else the one after all
+        that was taken or passed; None when nothing ever was."""
         if self._open:
             return next(iter(self._open))
         return None if self._last is None else self._last + 1

@@ -221,6 +221,13 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         found = await self._coordinator.fetch_committed_offsets(list(partitions))
         return found
 
+    def positions(self) -> dict[TopicPartition, int]:
+        """Of each assigned partition, where it is known: the offset up to which ``getmany`` has
+        returned every record. ``position`` would wait for the others."""
+        assignment = self._subscription.subscription.assignment
+        states = ((at, assignment.state_value(at)) for at in assignment.tps)
+        return {at: state.position for at, state in states if state.has_valid_position}
+
     def check(self) -> bool:
         """Whether the group's coordinator is known. Raises the KafkaError that ended one of
         aiokafka's background tasks: it would otherwise show at the next getmany, if ever."""

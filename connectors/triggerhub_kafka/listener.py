@@ -75,6 +75,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._assigned.wait()
             if not await offsets.fix(self._watch.born):
                 continue
+            offsets.all_taken()
             try:
                 # At most so many are decompressed and decoded at once.
                 batches = await self._consumer.getmany(timeout_ms=1000, max_records=500)

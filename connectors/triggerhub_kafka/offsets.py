@@ -47,6 +47,12 @@ class Offsets:
             found = self._trackers[partition] = OffsetTracker()
         return found
 
+    def all_taken(self) -> None:
+        """Every record that was fetched has begun in its tracker. What else lies below the
+        positions is none: a transaction's marker, what compaction removed."""
+        for partition, position in self._consumer.positions().items():
+            self.tracker(partition).pass_to(position)
+
     def revoked(self) -> None:
         """The assignment ends; until ``forget``, what is settled may still be committed."""
         self.generation += 1
