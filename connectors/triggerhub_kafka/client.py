@@ -208,6 +208,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         found: set[str] = await self._client.missing(topics)
         return found
 
+    async def learn(self, topics: Collection[str]) -> None:
+        """Read the metadata of these topics, for ``partitions_for_topic``."""
+        await self._client.set_topics(list(topics))
+
     def refresh(self) -> None:
         """Read the cluster's metadata soon: a topic came or went."""
         self._client.force_metadata_update()

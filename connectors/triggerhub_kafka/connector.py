@@ -6,6 +6,7 @@ from triggerhub.connector import Installation, SpecError, Subscription
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, check_broker
 
 BROKERS = "TRIGGERHUB_KAFKA_BROKERS"
@@ -36,6 +37,15 @@ class KafkaConnector:
         they do while the group has members; and ``SpecError`` as ``listen`` does.
         """
         await delete_group(subscription, self._access(subscription))
+
+    async def seek(self, subscription: Subscription[KafkaSource]) -> None:
+        """Move the positions of a group that has no members, where the manifest says so and it is
+        not done yet.
+
+        Raises ``SeekError``, with a sentence, when the brokers cannot be reached or refuse, as
+        they do while the group has members; and ``SpecError`` as ``listen`` does.
+        """
+        await seek(subscription, self._access(subscription))
 
     def _access(self, subscription: Subscription[KafkaSource]) -> Access:
         return self._accesses.of(subscription, self._brokers(subscription.source))
