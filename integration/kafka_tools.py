@@ -101,3 +101,14 @@ async def committed(broker: str, group: str, topic: str, partition: int = 0) -> 
         return offset
     finally:
         await client.stop()
+
+
+async def end(broker: str, topic: str, partition: int = 0) -> int:
+    """The offset after the last one of a partition."""
+    client = AIOKafkaConsumer(bootstrap_servers=broker)
+    await client.start()
+    try:
+        at = TopicPartition(topic, partition)
+        return int((await client.end_offsets([at]))[at])
+    finally:
+        await client.stop()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from triggerhub.connector import Installation, SpecError, Subscription
+from datetime import datetime
+
+from triggerhub.connector import Installation, Progress, SpecError, Subscription
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, check_broker
 
@@ -46,6 +49,20 @@ class KafkaConnector:
         they do while the group has members; and ``SpecError`` as ``listen`` does.
         """
         await seek(subscription, self._access(subscription))
+
+    async def replay(
+        self,
+        subscription: Subscription[KafkaSource],
+        since: datetime | str,
+        until: datetime | str | None,
+        progress: Progress,
+    ) -> None:
+        """Emit the records between, read without any group.
+
+        Raises ``ValueError`` for a text that is no position of these topics, ``ReplayError``, with
+        a sentence, when the brokers refuse, and ``SpecError`` as ``listen`` does.
+        """
+        await Replay(subscription, self._access(subscription), progress).run(since, until)
 
     def _access(self, subscription: Subscription[KafkaSource]) -> Access:
         return self._accesses.of(subscription, self._brokers(subscription.source))

@@ -14,6 +14,7 @@ from triggerhub_kafka.access import Access
 from triggerhub_kafka.client import Consumer, settings
 from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.notes import Note, read_note
+from triggerhub_kafka.places import say_places
 from triggerhub_kafka.problems import explain
 from triggerhub_kafka.source import KafkaSource, Seek
 from triggerhub_kafka.starts import find_starts
@@ -74,7 +75,7 @@ async def _move(
     consumer: Consumer, topics: Collection[str], source: KafkaSource, born: Collection[str]
 ) -> None:
     await consumer.learn(topics)
-    partitions = _partitions(consumer, topics)
+    partitions = partitions_of(consumer, topics)
     starts = await find_starts(consumer, partitions, source, born)
     if starts.fresh:
         consumer.assign(partitions)  # only what is assigned can be committed
@@ -89,7 +90,7 @@ async def read_notes(
 ) -> dict[TopicPartition, Note | None]:
     """What is written beside the group's offsets; None where there is no offset. Raises
     KafkaError."""
-    partitions = _partitions(consumer, topics)
+    partitions = partitions_of(consumer, topics)
     entries = await consumer.committed_offsets(partitions) if partitions else {}
     return {at: read_note(entries[at].metadata) if at in entries else None for at in partitions}
 
@@ -113,22 +114,14 @@ def last_done(notes: Mapping[TopicPartition, Note | None], wanted: Seek | None) 
     )
 
 
-def places(offsets: Mapping[TopicPartition, int]) -> list[str]:
-    """``partition:offset`` each, ``topic:partition:offset`` where there are several topics."""
-    several = len({at.topic for at in offsets}) > 1
-    return [
-        f"{f'{at.topic}:' if several else ''}{at.partition}:{offset}"
-        for at, offset in sorted(offsets.items())
-    ]
-
-
 def _shown(offsets: Mapping[TopicPartition, int]) -> str:
-    told = places(offsets)
+    told = say_places(offsets, several=len({at.topic for at in offsets}) > 1)
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return ",".join(told[:_SHOWN]) + more
 
 
-def _partitions(consumer: Consumer, topics: Iterable[str]) -> list[TopicPartition]:
+def partitions_of(consumer: Consumer, topics: Iterable[str]) -> list[TopicPartition]:
+    """Of topics that the consumer has learned of, in order."""
     return [
         TopicPartition(topic, partition)
         for topic in sorted(topics)

@@ -108,6 +108,10 @@ class View:
         ]
         return views
 
+    def binding(self, name: str) -> Binding | None:
+        """The one of that name."""
+        return next((b for b in self._reconciler.bindings if b.name == name), None)
+
     def triggers(self) -> list[TriggerStatus]:
         """Every trigger's conditions."""
         return self._reconciler.status()

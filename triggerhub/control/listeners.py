@@ -195,8 +195,8 @@ class Listeners:
 
         Raises what the connector raises; it may be called again.
         """
-        connector = await asyncio.shield(self._connector(listening.kind))
-        subscription = self._subscription(listening, SourceState(listening.name))
+        connector = await self.connector(listening.kind)
+        subscription = self.subscription(listening, SourceState(listening.name))
         clean_up = getattr(connector, "clean_up", None)
         if clean_up is not None:
             await clean_up(subscription)
@@ -237,8 +237,8 @@ class Listeners:
     ) -> None:
         if before is not None:
             await asyncio.wait([before])
-        connector = await asyncio.shield(self._connector(listening.kind))
-        subscription = self._subscription(listening, state)
+        connector = await self.connector(listening.kind)
+        subscription = self.subscription(listening, state)
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -273,7 +273,9 @@ class Listeners:
         # A reason that the connector itself gave says more than that it failed.
         state.disconnected(state.reason if state.attached is False else "SourceFailed", message)
 
-    def _subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+    def subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+        """As the connector is given it; ``state`` is told how the source is."""
+
         async def turn() -> float:
             since = await self._turn()
             state.acting = True
@@ -295,6 +297,10 @@ class Listeners:
             values=listening.values,
             turn=turn,
         )
+
+    async def connector(self, kind: str) -> Connector[Any]:
+        """The one of that kind, opened where it is not yet."""
+        return await asyncio.shield(self._connector(kind))
 
     def _connector(self, kind: str) -> asyncio.Future[Connector[Any]]:
         """The one connector of a kind, opened on first use by a task that also closes it."""
