@@ -16,6 +16,7 @@ from triggerhub.connector import (
     GivenBack,
     Order,
     Reference,
+    Sought,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
@@ -76,6 +77,7 @@ class FakeReport:
         self.states: list[str] = []
         self.messages: list[str] = []
         self.lags: list[float] = []
+        self.seeks: list[Sought] = []
 
     def connected(self) -> None:
         self.states.append("Connected")
@@ -87,6 +89,9 @@ class FakeReport:
 
     def lag(self, events: float) -> None:
         self.lags.append(events)
+
+    def sought(self, seek: Sought) -> None:
+        self.seeks.append(seek)
 
     @property
     def state(self) -> str:

@@ -131,3 +131,14 @@ async def ids(broker: str, topic: str) -> set[str]:
         return found
     finally:
         await client.stop()
+
+
+async def end(broker: str, topic: str, partition: int = 0) -> int:
+    """The offset after the last one of a partition."""
+    client = AIOKafkaConsumer(bootstrap_servers=broker)
+    await client.start()
+    try:
+        at = TopicPartition(topic, partition)
+        return int((await client.end_offsets([at]))[at])
+    finally:
+        await client.stop()

@@ -132,6 +132,37 @@ def test_delivery_goes_on_while_the_api_server_is_away(
         assert names == {"orders"}
 
 
+def test_a_seek_is_told_in_the_status_and_a_hub_that_begins_anew_does_not_forget_it(
+    room: Room, tmp_path: Path, kafka: Kafka
+) -> None:
+    stream = Stream(kafka.broker, partitions=1)
+    stream.send(10)
+
+    def seek() -> dict[str, str]:
+        found = room.get("KafkaTrigger", "orders")
+        [binding] = (found or {}).get("status", {}).get("bindings") or [{}]
+        told: dict[str, str] = binding.get("seek") or {}
+        return told
+
+    with answering() as target, hub_of(room, tmp_path) as hub:
+        room.apply(function("handle", target.url), kafka_trigger(stream, "orders", "handle"))
+        hub.wait(partial(arrived, target, stream), "all records")
+        wish = {"id": "2026-11-23-a", "to": "Earliest"}
+        room.patch("KafkaTrigger", "orders", {"spec": {"paused": True, "source": {"seek": wish}}})
+        hub.wait(lambda: seek().get("positions") == "0:0", "the seek of a paused trigger")
+        assert seek()["id"] == "2026-11-23-a"
+        room.patch("KafkaTrigger", "orders", {"spec": {"paused": False}})
+        hub.wait(lambda: len(target.accepted) == 20, "all records again")
+        done = seek()
+        assert hub.stop() == 0
+        hub.start(ready=False)
+        hub.wait(hub.ready, "readiness")
+        stream.send(1)
+        hub.wait(partial(arrived, target, stream), "the next record")
+        assert seek() == done
+        assert len(target.accepted) == 21
+
+
 def test_fifty_changes_in_a_row_end_with_the_last(room: Room, tmp_path: Path) -> None:
     with answering() as target, hub_of(room, tmp_path) as hub:
         room.apply(function("handle", target.url), http("web", "handle", "/v0"))

@@ -28,6 +28,7 @@ from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import Listeners
 from triggerhub.control.plugins import Kind, installed_kinds
 from triggerhub.control.reconciler import Reconciler, ResourceSource
+from triggerhub.control.replays import Replays
 from triggerhub.control.sources.files import FolderSource
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.transport import Transport
@@ -98,8 +99,10 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             )
             watch = None if place.cluster is None else place.cluster.source
             view = View(reconciler, dispatcher, listeners, store, place.code, watch)
-            await stack.enter_async_context(serve(view, settings))
+            replays = Replays(listeners, dispatcher)
+            await stack.enter_async_context(serve(view, settings, replays))
             await stack.enter_async_context(listeners)
+            await stack.enter_async_context(replays)
             if picture is not None:
                 await stack.enter_async_context(picture(view))
             duties = [reconciler.run()]

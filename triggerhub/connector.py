@@ -174,6 +174,17 @@ class Positions(Protocol):
         """Give up a claim that this process holds; no error otherwise."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """A seek that is done: the positions of a binding were moved because its manifest says so."""
+
+    id: str
+    """As the manifest names it: each is done once."""
+    time: datetime
+    positions: str
+    """Where to, in the source's own words, e.g. ``0:1520,1:1498``."""
+
+
 class Report(Protocol):
     """How the source is. Shown in the trigger's ``Connected`` condition and in metrics."""
 
@@ -185,6 +196,10 @@ class Report(Protocol):
 
     def lag(self, events: float) -> None:
         """How many events wait in the source, as far as it can tell."""
+
+    def sought(self, seek: Sought) -> None:
+        """The seek that the manifest asks for is done, now or long ago. Kept in the trigger's
+        status."""
 
 
 async def at_once() -> float:
@@ -271,3 +286,49 @@ class Cleaner(Protocol[S_contra]):
         """Remove what the source keeps for this binding; no error when there is nothing. Called
         after ``listen`` ended here, perhaps while another replica still listens: raise, and it
         is called again, with backoff and within a limit. The hub's own positions go with it."""
+
+
+class Seeker(Protocol[S_contra]):
+    """A connector whose sources keep positions that a manifest may move may also be this. Its
+    model then has a field ``seek``, None where nothing is to be moved, with an attribute ``id``.
+
+    ``listen`` does what is not done yet before it emits the first event; this is for a trigger
+    that is paused. Both report what is done, ``Report.sought``, whoever did it.
+    """
+
+    async def seek(self, subscription: Subscription[S_contra]) -> None:
+        """Do the seek once, and return when it is done. Another replica may do it too, or still
+        listen: raise what fails, and it is called again, with backoff; ``SpecError`` for what no
+        repetition cures."""
+
+
+class Progress(Protocol):
+    """How far a replay is. Sizes are in a measure of the connector's own, such as offsets."""
+
+    def window(self, size: int, until: str, note: str = "") -> None:
+        """Said once, and first: so much lies in the window. ``until`` names its end for another
+        replay; ``note`` is a sentence on what belongs to the window and is not there any more."""
+
+    def reached(self, size: int, since: str) -> None:
+        """So much of it is settled, and what comes before ``since`` is part of that: another
+        replay goes on from there. Said now and then, and at the end."""
+
+
+class Replayer(Protocol[S_contra]):
+    """A connector whose sources can send what is past once more may also be this."""
+
+    async def replay(
+        self,
+        subscription: Subscription[S_contra],
+        since: datetime | str,
+        until: datetime | str | None,
+        progress: Progress,
+    ) -> None:
+        """Emit what lies between, in order, beside ``listen`` and without any trace of it in the
+        source; return when all is settled, or when cancelled, after at most the grace time.
+
+        ``since`` belongs to the window, ``until`` does not; None: all that is there now. A text is
+        a position in the connector's own words. ``subscription`` is the replay's own: its
+        ``in_flight``, its ``report``. Raises ``ValueError`` for a text that is no position, and
+        what fails in the source, with a sentence.
+        """

@@ -208,6 +208,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         found: set[str] = await self._client.missing(topics)
         return found
 
+    async def learn(self, topics: Collection[str]) -> None:
+        """Read the metadata of these topics, for ``partitions_for_topic``."""
+        await self._client.set_topics(list(topics))
+
     def refresh(self) -> None:
         """Read the cluster's metadata soon: a topic came or went."""
         self._client.force_metadata_update()
@@ -246,15 +250,16 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         tasks sleeps after a connection error.
         """
         stopping = asyncio.create_task(self.stop())
+        grouped = self._coordinator is not None and self._group_id is not None
         try:
             if not await _done(stopping, 0.5):
                 await _run(self._leave(), 2.0)
-            if not await _done(stopping, 2.0) and self._coordinator is not None:
+            if not await _done(stopping, 2.0) and grouped:
                 self._coordinator._coordination_task.cancel()
                 await _done(stopping, 1.0)
         finally:
             await _end(stopping)
-        if self._coordinator is not None:
+        if grouped:
             await _run(self._coordinator._stop_heartbeat_task(), 1.0)
             await _run(self._coordinator._stop_commit_offsets_refresh_task(), 1.0)
         if self._fetcher is not None:
@@ -262,7 +267,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         await _run(self._client.close(), 2.0)
 
     async def _leave(self) -> None:
-        group = self._coordinator
+        group = self._coordinator if self._group_id is not None else None
         if group is not None and group.coordinator_id is not None and group.member_id:
             request = LeaveGroupRequest(group.group_id, group.member_id)
             await self._client.send(group.coordinator_id, request)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from triggerhub.connector import Installation, SpecError, Subscription
+from datetime import datetime
+
+from triggerhub.connector import Installation, Progress, SpecError, Subscription
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.replay import Replay
+from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, check_broker
 
 BROKERS = "TRIGGERHUB_KAFKA_BROKERS"
@@ -36,6 +40,29 @@ class KafkaConnector:
         they do while the group has members; and ``SpecError`` as ``listen`` does.
         """
         await delete_group(subscription, self._access(subscription))
+
+    async def seek(self, subscription: Subscription[KafkaSource]) -> None:
+        """Move the positions of a group that has no members, where the manifest says so and it is
+        not done yet.
+
+        Raises ``SeekError``, with a sentence, when the brokers cannot be reached or refuse, as
+        they do while the group has members; and ``SpecError`` as ``listen`` does.
+        """
+        await seek(subscription, self._access(subscription))
+
+    async def replay(
+        self,
+        subscription: Subscription[KafkaSource],
+        since: datetime | str,
+        until: datetime | str | None,
+        progress: Progress,
+    ) -> None:
+        """Emit the records between, read without any group.
+
+        Raises ``ValueError`` for a text that is no position of these topics, ``ReplayError``, with
+        a sentence, when the brokers refuse, and ``SpecError`` as ``listen`` does.
+        """
+        await Replay(subscription, self._access(subscription), progress).run(since, until)
 
     def _access(self, subscription: Subscription[KafkaSource]) -> Access:
         return self._accesses.of(subscription, self._brokers(subscription.source))

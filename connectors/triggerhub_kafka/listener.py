@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -46,7 +46,8 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             self._access, group_id=self._group, **settings(self._subscription.grace)
         )
         self._consumer = consumer
-        self._offsets = Offsets(consumer, self._group, self._subscription.source, self._health)
+        source, report = self._subscription.source, self._subscription.report
+        self._offsets = Offsets(consumer, self._group, source, self._health, report)
         self._watch = Watch(consumer, self._group, self._subscription, self._offsets, self._health)
         try:
             await self._listen()
@@ -89,9 +90,14 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
                 continue
             generation = offsets.generation
             # A rebalance may have passed while getmany waited.
-            if batches and not await offsets.fix(self._watch.born):
-                continue
+            stale: Collection[TopicPartition] = ()
+            if batches and not offsets.fixed:
+                if not await offsets.fix(self._watch.born):
+                    continue
+                stale = offsets.moved
             for partition, records in batches.items():
+                if partition in stale:
+                    continue
                 if not await self._take(partition, records, generation):
                     break
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
+from triggerhub.connector import Report
 from triggerhub.window import OffsetTracker
 from triggerhub_kafka.client import Consumer
 from triggerhub_kafka.health import Health
+from triggerhub_kafka.notes import Note
+from triggerhub_kafka.seeks import last_done, read_notes
 from triggerhub_kafka.source import KafkaSource
-from triggerhub_kafka.starts import find_starts, note
+from triggerhub_kafka.starts import find_starts
 
 log = logging.getLogger("triggerhub.kafka")
 
@@ -28,17 +31,23 @@ class Offsets:
     them: what was learned in an earlier one is of no use.
     """
 
-    def __init__(self, consumer: Consumer, group: str, source: KafkaSource, health: Health) -> None:
+    def __init__(
+        self, consumer: Consumer, group: str, source: KafkaSource, health: Health, report: Report
+    ) -> None:
         self._consumer = consumer
         self._group = group
         self._source = source
         self._health = health
+        self._report = report
         self.generation = 0
         self.fixed = False
         """Every assigned partition has a start that is committed."""
         self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._committed: dict[TopicPartition, int] = {}
-        self._widths: dict[str, int] = {}
+        self._notes: dict[TopicPartition, Note] = {}
+        self.moved: Collection[TopicPartition] = ()
+        """Where the last start that was chosen is not the one that was committed before."""
+        self._told = False
 
     def tracker(self, partition: TopicPartition) -> OffsetTracker:
         """Of what is taken from it in this generation."""
@@ -79,7 +88,7 @@ class Offsets:
         starts = await find_starts(self._consumer, self._consumer.assignment(), self._source, born)
         if generation != self.generation:
             return False
-        self._widths.update(starts.widths)
+        self._notes.update(starts.notes)
         self._committed.update(starts.committed)
         for partition, offset in starts.fresh.items():
             self._consumer.seek(partition, offset)
@@ -88,9 +97,24 @@ class Offsets:
             return False
         if generation != self.generation:
             return False
+        self.moved = starts.fresh.keys()
         self.fixed = True
         self._health.joined()
+        if {at.topic for at in starts.notes} == self._consumer.subscription():
+            self._tell(starts.notes)
         return True
+
+    async def follow_seek(self) -> None:
+        """Report the seek once it is done in all partitions, those of other members included.
+        Raises KafkaError."""
+        if self.fixed and self._source.seek is not None and not self._told:
+            self._tell(await read_notes(self._consumer, self._consumer.subscription()))
+
+    def _tell(self, notes: Mapping[TopicPartition, Note | None]) -> None:
+        done = last_done(notes, self._source.seek)
+        if done is not None:
+            self._told = True
+            self._report.sought(done)
 
     async def skip_to_what_is_there(self, lost: dict[TopicPartition, int]) -> None:
         """Go on after the gap that retention has made before the reader came."""
@@ -132,7 +156,7 @@ class Offsets:
         """False: the group would not take it, now; what is settled is committed later, or comes
         again."""
         generation = self.generation
-        noted = {at: (offset, note(self._widths[at.topic])) for at, offset in offsets.items()}
+        noted = {at: (offset, str(self._notes[at])) for at, offset in offsets.items()}
         try:
             async with asyncio.timeout(_COMMIT_WITHIN):
                 await self._consumer.commit(noted)

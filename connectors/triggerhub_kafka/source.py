@@ -76,6 +76,23 @@ class StartTime(SourceModel):
     )
 
 
+class Seek(SourceModel):
+    """Move the group's positions, once."""
+
+    id: Annotated[
+        str,
+        Text(
+            "[A-Za-z0-9._:+-]{1,63}",
+            "1 to 63 of a-z, A-Z, 0-9, '.', '_', ':', '+', '-', such as 2026-11-23-a",
+            63,
+        ),
+    ] = Field(
+        description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
+        "choose another."
+    )
+    to: Literal["Latest", "Earliest"] | StartTime = Field(description="Where to, as in startFrom.")
+
+
 def _half_a_pair(tls: TLS) -> str:
     if (tls.certificate is None) == (tls.key is None):
         return ""
@@ -177,6 +194,11 @@ class KafkaSource(SourceModel):
         alias="startFrom",
         description="Where to begin in a partition for which the group has no committed offset: "
         "Latest, Earliest or {timestamp: …}.",
+    )
+    seek: Seek | None = Field(
+        default=None,
+        description="Go on from somewhere else, in every partition: once for each id, also while "
+        "the trigger is paused.",
     )
     cleanup: Annotated[Cleanup, Field(strict=False)] = Field(
         default=Cleanup.KEEP,

@@ -1,17 +1,17 @@
-"""Where to begin in the partitions for which the group has no committed offset."""
+"""Where to begin: in partitions for which the group has no committed offset, and after a seek."""
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from aiokafka import TopicPartition
 
 from triggerhub_kafka.client import Consumer
+from triggerhub_kafka.notes import Note, Seek, read_note
 from triggerhub_kafka.source import KafkaSource, StartTime, parse_time
-
-_NOTE = re.compile(r"triggerhub partitions=(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,9 @@ class Starts:
     committed: Mapping[TopicPartition, int]
     """Where the group went on before."""
     fresh: Mapping[TopicPartition, int]
-    """Where it begins."""
-    widths: Mapping[str, int]
-    """By topic: how many partitions it had when the group began with it."""
-
-
-def note(width: int) -> str:
-    """The metadata of a committed offset: with it, a partition that was added to the topic later
-    is told from one that the group has always known."""
-    return f"triggerhub partitions={width}"
+    """Where it begins, or goes on after a seek: to be committed."""
+    notes: Mapping[TopicPartition, Note]
+    """What is to be written beside the offsets, of every partition of their topics."""
 
 
 async def find_starts(
@@ -38,7 +32,7 @@ async def find_starts(
     source: KafkaSource,
     born: Collection[str],
 ) -> Starts:
-    """Read the group's offsets and choose the others by ``startFrom``.
+    """Read the group's offsets, and choose the others by ``startFrom`` and ``seek``.
 
     ``born``: topics that came into being while the hub looked for them. Their partitions, and
     those added to a topic after the group began with it, begin at their first record whatever
@@ -50,41 +44,72 @@ async def find_starts(
         for partition in consumer.partitions_for_topic(topic) or ()
     } | set(assigned)
     entries = await consumer.committed_offsets(known) if known else {}
-    widths: dict[str, int] = {}
-    for partition, entry in entries.items():
-        if found := _NOTE.fullmatch(entry.metadata or ""):
-            width = int(found[1])
-            widths[partition.topic] = min(width, widths.get(partition.topic, width))
-    for partition in known:
-        if partition.topic not in widths:
-            widths[partition.topic] = len(consumer.partitions_for_topic(partition.topic) or ())
-    fresh = [partition for partition in assigned if partition not in entries]
-    whole = [
-        partition
-        for partition in fresh
-        if partition.topic in born or partition.partition >= widths[partition.topic]
-    ]
-    begin = await consumer.beginning_offsets(whole) if whole else {}
-    begin |= await _by_policy(consumer, sorted(set(fresh) - set(whole)), source)
+    notes = _notes(
+        consumer, known, {at: read_note(entry.metadata) for at, entry in entries.items()}
+    )
+    fresh = {partition for partition in assigned if partition not in entries}
+    whole = {
+        at for at in fresh if at.topic in born or at.partition >= notes[at].width
+    }  # fmt: skip
+    seek = source.seek
+    sought: set[TopicPartition] = set()
+    if seek is not None:
+        # Added to a topic before a seek of which the topic knows nothing yet: it counts for them.
+        reached = {at.topic for at in entries if notes[at].done(seek.id)}
+        whole = {at for at in whole if at.topic in born or at.topic in reached}
+        sought = {at for at in assigned if not notes[at].done(seek.id)} - whole
+    begin = await consumer.beginning_offsets(list(whole)) if whole else {}
+    begin |= await positions(consumer, fresh - whole - sought, source.start_from)
+    if seek is not None:
+        begin |= await positions(consumer, sought, seek.to)
+        now = int(time.time())
+        notes |= {
+            at: notes[at].sought(Seek(seek.id, now, begin[at])) for at in (*sought, *whole)
+        }  # fmt: skip
     committed = {
-        partition: entry.offset for partition, entry in entries.items() if partition in assigned
+        at: entry.offset for at, entry in entries.items() if at in assigned and at not in begin
     }
-    return Starts(committed=committed, fresh=begin, widths=widths)
+    return Starts(committed=committed, fresh=begin, notes=notes)
 
 
-async def _by_policy(
-    consumer: Consumer, partitions: list[TopicPartition], source: KafkaSource
+def _notes(
+    consumer: Consumer,
+    known: Collection[TopicPartition],
+    found: Mapping[TopicPartition, Note | None],
+) -> dict[TopicPartition, Note]:
+    """With the width of the topic when the group began with it: now, where nothing is noted."""
+    widths: dict[str, int] = {}
+    for at, note in found.items():
+        if note is not None:
+            widths[at.topic] = min(note.width, widths.get(at.topic, note.width))
+    for at in known:
+        if at.topic not in widths:
+            widths[at.topic] = len(consumer.partitions_for_topic(at.topic) or ())
+    notes = {}
+    for at in known:
+        note = found.get(at)
+        width = widths[at.topic]
+        notes[at] = Note(width) if note is None else Note(width, note.seek, note.before)
+    return notes
+
+
+async def positions(
+    consumer: Consumer,
+    partitions: Collection[TopicPartition],
+    where: Literal["Latest", "Earliest"] | StartTime,
 ) -> dict[TopicPartition, int]:
+    """The offsets that a position stands for now. Raises KafkaError."""
     if not partitions:
         return {}
+    ordered = sorted(partitions)
     offsets: dict[TopicPartition, int]
-    if source.start_from == "Earliest":
-        offsets = await consumer.beginning_offsets(partitions)
+    if where == "Earliest":
+        offsets = await consumer.beginning_offsets(ordered)
         return offsets
-    offsets = await consumer.end_offsets(partitions)
-    if isinstance(source.start_from, StartTime):
-        since = max(0, int(parse_time(source.start_from.timestamp).timestamp() * 1000))
-        found = await consumer.offsets_for_times(dict.fromkeys(partitions, since))
+    offsets = await consumer.end_offsets(ordered)
+    if isinstance(where, StartTime):
+        since = max(0, int(parse_time(where.timestamp).timestamp() * 1000))
+        found = await consumer.offsets_for_times(dict.fromkeys(ordered, since))
         # None: no record is as new as that, so it begins with the next one.
         offsets |= {at: entry.offset for at, entry in found.items() if entry is not None}
     return offsets

@@ -79,3 +79,4 @@ class Watch:
         ends = await self._consumer.end_offsets(partitions) if partitions else {}
         if self._offsets.fixed and generation == self._offsets.generation:
             self._report.lag(sum(map(self._offsets.behind, ends, ends.values())))
+        await self._offsets.follow_seek()

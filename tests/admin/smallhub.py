@@ -17,9 +17,10 @@ from prometheus_client import Metric
 from triggerhub.admin.api import serve
 from triggerhub.admin.states import key_of
 from triggerhub.admin.view import View
-from triggerhub.connector import Order, SourceModel
+from triggerhub.connector import Order, Subscription
 from triggerhub.control.binding import Binding, Listening
 from triggerhub.control.listeners import SourceState
+from triggerhub.control.replays import Replays
 from triggerhub.control.resources import (
     Function,
     FunctionReference,
@@ -38,6 +39,8 @@ from triggerhub.settings import Settings
 from triggerhub.store.records import DeadLetter, Selection
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
+from triggerhub.testing.fakes import MemoryPositions
+from triggerhub.testing.memory import MemoryConnector, MemoryLog, MemorySource
 
 
 async def until(fact: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -136,9 +139,26 @@ class Sources:
     """Stands in for the listeners."""
 
     states: dict[str, SourceState] = field(default_factory=dict)
+    logs: dict[str, MemoryLog] = field(default_factory=dict)
+    """What a replay reads, by the trigger's name."""
+    connectors: dict[str, Any] = field(default_factory=dict)
+    """By kind."""
+    dispatcher: Dispatcher | None = None
 
     def state(self, name: str) -> SourceState | None:
         return self.states.get(name)
+
+    async def connector(self, kind: str) -> Any:
+        return self.connectors.get(kind) or MemoryConnector(self.logs)
+
+    def subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+        assert self.dispatcher is not None
+        return Subscription(
+            name=listening.name, namespace=listening.namespace, trigger=listening.trigger,
+            function=listening.function, source=listening.source, order=listening.order,
+            emit=self.dispatcher.link(listening.name), in_flight=listening.in_flight, grace=1.0,
+            positions=MemoryPositions(), report=state, created=listening.created,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,10 +196,6 @@ class Answer:
         return [json.loads(line) for line in self.body.splitlines()]
 
 
-class Nothing(SourceModel):
-    pass
-
-
 @dataclass
 class SmallHub:
     view: View
@@ -189,6 +205,7 @@ class SmallHub:
     sources: Sources
     code: CodeFunctions
     function: FunctionServer
+    replays: Replays
 
     def bind(self, trigger: str = "orders", function: str = "handle", **target: Any) -> str:
         """Join a trigger to the function server; returns the binding's name."""
@@ -206,7 +223,7 @@ class SmallHub:
             namespace="shop",
             trigger=trigger,
             function=function,
-            source=Nothing(),
+            source=MemorySource(log=trigger),
             order=Order.KEY,
             in_flight=64,
             created=datetime.now(UTC),
@@ -308,5 +325,8 @@ async def small_hub(directory: Path, settings: Settings) -> AsyncIterator[SmallH
         dispatcher = Dispatcher(transport, store)
         manifests, sources, code = Manifests(), Sources(), CodeFunctions()
         view = View(manifests, dispatcher, sources, store, code)
-        await stack.enter_async_context(serve(view, settings))
-        yield SmallHub(view, store, dispatcher, manifests, sources, code, function)
+        sources.dispatcher = dispatcher
+        replays = Replays(sources, dispatcher)
+        await stack.enter_async_context(serve(view, settings, replays))
+        await stack.enter_async_context(replays)
+        yield SmallHub(view, store, dispatcher, manifests, sources, code, function, replays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triggerhub.cluster.reported import Held, Reported, of_function, of_trigger
+from triggerhub.connector import Sought
 from triggerhub.control.crds import crd
 from triggerhub.control.status import (
     BoundFunction,
@@ -21,6 +23,7 @@ from triggerhub.control.status import (
     TriggerStatus,
 )
 
+SEEK = Sought(id="a", time=datetime(2026, 11, 23, 10, tzinfo=UTC), positions="0:7")
 THEN, NOW = "2026-01-31T12:00:00Z", "2026-02-28T12:00:00Z"
 
 texts = st.text(max_size=12)
@@ -62,7 +65,8 @@ json_values = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["observedGeneration", "conditions", "bindings", "cleanup", "url", "type",
-                 "status", "reason", "message", "lastTransitionTime", "function"]
+                 "status", "reason", "message", "lastTransitionTime", "function", "seek", "id",
+                 "time", "positions"]
             ),
             inner, max_size=5,
         )
@@ -122,6 +126,7 @@ def test_a_report_says_the_same_but_for_times(change: dict[str, str], says: bool
         Reported(generation=1, bindings=(("f", "http://f/"),)),
         Reported(generation=1, cleanup=("shop.orders.f",)),
         Reported(generation=1, url="http://f/"),
+        Reported(generation=1, seeks=(("f", SEEK),)),
     ],
 )
 def test_a_report_of_something_else_says_something_else(other: Reported) -> None:
@@ -139,6 +144,22 @@ def test_bindings_come_in_one_order() -> None:
     report = of_trigger(trigger(functions=functions), None, NOW, cleaned=False)
     assert report.bindings == (("a", "http://a/"), ("b", "http://b/"))
     assert report.cleanup == ()
+
+
+def test_a_seek_is_told_and_stays_told_while_a_replica_does_not_know_of_it() -> None:
+    url = "http://f/"
+    done = of_trigger(trigger(functions=(BoundFunction("f", url, SEEK),)), None, NOW, cleaned=False)
+    shape = {"id": "a", "time": "2026-11-23T10:00:00Z", "positions": "0:7"}
+    assert done.as_status()["bindings"] == [{"function": "f", "url": url, "seek": shape}]
+    assert Reported.read(done.as_status()) == done
+    unknowing = (BoundFunction("f", url), BoundFunction("g", url))
+    assert of_trigger(trigger(functions=unknowing), done, NOW, cleaned=False).seeks == done.seeks
+    later = replace(SEEK, id="b")
+    after = of_trigger(
+        trigger(functions=(BoundFunction("f", url, later),)), done, NOW, cleaned=False
+    )
+    assert after.seeks == (("f", later),)
+    assert of_trigger(trigger(functions=()), done, NOW, cleaned=False).seeks == ()
 
 
 def test_names_to_be_cleaned_are_kept_when_their_binding_is_gone() -> None:

@@ -19,6 +19,7 @@ from triggerhub.connector import (
     Order,
     Position,
     PositionConflict,
+    Sought,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
@@ -110,6 +111,7 @@ class Reported:
         self.seen.append(reason)
 
     def lag(self, events: float) -> None: ...
+    def sought(self, seek: Sought) -> None: ...
 
 
 @dataclass

@@ -18,6 +18,7 @@ from triggerhub.connector import (
     GivenBack,
     Installation,
     Position,
+    Sought,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Reply, Settled
@@ -57,6 +58,7 @@ class Reported:
         self.changed.set()
 
     def lag(self, events: float) -> None: ...
+    def sought(self, seek: Sought) -> None: ...
 
     async def until(self, start: str) -> str:
         async with asyncio.timeout(5):

@@ -217,6 +217,11 @@ def _kafka() -> Iterator[Row]:
             "Latest", "Earliest", None, {"timestamp": TIME},
             {"timestamp": "2026-02-28t23:59:59.123456789+14:00"})),
         {"topic": "a", "cleanup": "Delete"}, {"topic": "a", "cleanup": None},
+        {"topic": "a", "seek": None},
+        *({"topic": "a", "seek": {"id": name, "to": "Latest"}} for name in (
+            "2026-11-23-a", "a", "1.2_b:c+d", "-", "x" * 63)),
+        *({"topic": "a", "seek": {"id": "a", "to": to}} for to in (
+            "Earliest", {"timestamp": TIME})),
     ]  # fmt: skip
     no: list[Body] = [
         {}, {"topic": "a", "topics": ["b"]}, {"topics": []}, {"topics": "a"}, {"topics": [None]},
@@ -238,6 +243,15 @@ def _kafka() -> Iterator[Row]:
             {"timestamp": "0000-01-31T08:00:00Z"}, {"timestamp": 1})),
         {"topic": "a", "cleanup": "delete"}, {"topic": "a", "cleanup": True},
     ]  # fmt: skip
+    names: list[Any] = ["", "a b", "a,b", "a@b", "x" * 64, "é", 1, "a\n", None]
+    places: list[Any] = ["latest", 5, [], {}, {"timestamp": "2026-01-31"}, {"offset": 1}, None]
+    seeks: list[Any] = [
+        "Latest", {}, [], {"id": "a"}, {"to": "Latest"}, {"id": "a", "to": "Latest", "at": 1},
+        {"id": "a", "timestamp": TIME},
+        *({"id": name, "to": "Latest"} for name in names),
+        *({"id": "a", "to": place} for place in places),
+    ]  # fmt: skip
+    no += [{"topic": "a", "seek": seek} for seek in seeks]
     yield from _of("KafkaTrigger", yes, no)
 
 

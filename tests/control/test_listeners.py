@@ -15,6 +15,7 @@ from triggerhub.connector import (
     Installation,
     Order,
     Positions,
+    Sought,
     SourceModel,
     SpecError,
     Subscription,
@@ -26,10 +27,16 @@ from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.testing.fakes import MemoryPositions
 
 pytestmark = pytest.mark.looptime
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Wish(SourceModel):
+    id: str
 
 
 class Source(SourceModel):
     place: str = "a"
+    seek: Wish | None = None
 
 
 class Scripted:
@@ -56,6 +63,14 @@ class Scripted:
             await asyncio.sleep(self.slow_stop)
             self.diary.append(f"-{place}")
 
+    async def seek(self, subscription: Subscription[Source]) -> None:
+        wish = subscription.source.seek
+        assert wish is not None
+        self.diary.append(f"~{subscription.name}@{wish.id}")
+        if wish.id in self.behave:
+            raise self.behave[wish.id]()
+        subscription.report.sought(Sought(id=wish.id, time=CREATED, positions="7"))
+
 
 class Store(MemoryStore):
     def positions(self, subscription: str) -> Positions:
@@ -78,11 +93,11 @@ async def listening() -> AsyncIterator[Listeners]:
         yield listeners
 
 
-def wanted(name: str, place: str = "a") -> Listening:
+def wanted(name: str, place: str = "a", seek: str = "") -> Listening:
     return Listening(
         name=f"ns.{name}.f", kind="TestTrigger", namespace="ns", trigger=name, function="f",
-        source=Source(place=place), order=Order.KEY, in_flight=4,
-        created=datetime(2026, 1, 1, tzinfo=UTC),
+        source=Source(place=place, seek=Wish(id=seek) if seek else None), order=Order.KEY,
+        in_flight=4, created=CREATED,
     )  # fmt: skip
 
 
@@ -163,3 +178,48 @@ async def test_leaving_stops_every_listener() -> None:
         listeners.converge([wanted(str(n)) for n in range(50)])
         await asyncio.sleep(0.1)
     assert sum(line[0] == "-" for line in Scripted.diary) == 50
+
+
+async def test_of_a_paused_one_only_the_seek_is_done_and_once() -> None:
+    async with listening() as listeners:
+        listeners.converge([], [wanted("one", seek="x"), wanted("two")])
+        await asyncio.sleep(3600)
+        assert Scripted.diary == ["~ns.one.f@x"]
+        assert listeners.settled()
+        assert listeners.state("ns.two.f") is None
+        state = listeners.state("ns.one.f")
+        assert state is not None
+        assert state.seek == Sought(id="x", time=CREATED, positions="7")
+        listeners.converge([], [wanted("one", seek="y")])
+        await asyncio.sleep(1)
+        listeners.converge([wanted("one", seek="y")])
+        await asyncio.sleep(1)
+        assert Scripted.diary[1:] == ["~ns.one.f@y", "+ns.one.f@a"]
+
+
+async def test_one_that_is_paused_drains_before_its_seek() -> None:
+    Scripted.slow_stop = 5.0
+    async with listening() as listeners:
+        listeners.converge([wanted("one", seek="x")])
+        await asyncio.sleep(1)
+        listeners.converge([], [wanted("one", seek="x")])
+        await asyncio.sleep(10)
+    assert Scripted.diary == ["+ns.one.f@a", "-ns.one.f@a", "~ns.one.f@x"]
+
+
+async def test_a_seek_that_fails_is_tried_again_with_backoff_and_says_why() -> None:
+    Scripted.behave["x"] = lambda: OSError("the group has members")
+    async with listening() as listeners:
+        listeners.converge([], [wanted("one", seek="x")])
+        await asyncio.sleep(600)
+        state = listeners.state("ns.one.f")
+        assert state is not None
+        assert (state.attached, state.message) == (False, "the group has members")
+        assert listeners.settled()
+        assert 20 <= len(Scripted.diary) <= 60
+        Scripted.behave.clear()
+        await asyncio.sleep(31)
+        assert state.attached is True
+        tries = len(Scripted.diary)
+        await asyncio.sleep(600)
+        assert len(Scripted.diary) == tries

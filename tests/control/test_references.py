@@ -325,7 +325,7 @@ async def test_nothing_that_is_shown_of_the_hub_shows_a_value(tmp_path: Path) ->
         reconciler = room.reconciler
         (binding,) = reconciler.bindings
         state = room.listeners.state(binding.name)
-        subscription = room.listeners._subscription(binding.listening, state)  # type: ignore[arg-type]
+        subscription = room.listeners.subscription(binding.listening, state)  # type: ignore[arg-type]
         told = [reconciler.snapshot, binding, binding.listening, subscription, state]
         for shown in (*told, reconciler.status()):
             assert CANARY not in repr(shown)

@@ -131,7 +131,7 @@ def test_the_routes_of_the_api_are_those_of_the_table() -> None:
 
     told = {_NAMED.findall(row[0])[0] for row in table_after("docs/operating.md", "routes")}
     found = set()
-    for route in Api(None, None).routes():  # type: ignore[arg-type]
+    for route in Api(None, None, None).routes():  # type: ignore[arg-type]
         path = route.path.replace("{rest:path}", "{source}/{id}").replace(":path", "")
         if path.startswith("/v1"):
             found |= {f"{method} {path}" for method in (route.methods or ()) if method != "HEAD"}

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pytest
 
-from triggerhub.connector import Connector, Emit, GivenBack, Order, Subscription
+from triggerhub.connector import Connector, Emit, GivenBack, Order, Sought, Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.testing import Conformance, Feature, Harness, Sample, check_connector
 from triggerhub.testing.memory import MemoryConnector, MemoryLog, MemorySource
@@ -291,6 +291,7 @@ class Muted:
     def disconnected(self, reason: str, message: str = "") -> None: ...
 
     def lag(self, events: float) -> None: ...
+    def sought(self, seek: Sought) -> None: ...
 
 
 class ConnectedAfterEvents(Altered):

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from triggerhub.admin.access import Guard, bind, is_loopback, read_token, split_
 from triggerhub.admin.emit import Emitter, NotBound
 from triggerhub.admin.metrics import CONTENT_TYPE, scrape
 from triggerhub.admin.redrive import Redrive, Redriven
+from triggerhub.admin.replay import binding_of, stream, wish_of
 from triggerhub.admin.server import LinesResponse, serving
 from triggerhub.admin.view import View
 from triggerhub.admin.wire import (
@@ -35,6 +37,7 @@ from triggerhub.admin.wire import (
     selection_of,
     trigger_json,
 )
+from triggerhub.control.replays import Refused, Replays
 from triggerhub.settings import Settings
 from triggerhub.store.records import Selection, StoreError
 
@@ -47,9 +50,10 @@ log = structlog.get_logger()
 class Api:
     """The routes' handlers over one view."""
 
-    def __init__(self, view: View, emitter: Emitter) -> None:
+    def __init__(self, view: View, emitter: Emitter, replays: Replays) -> None:
         self._view = view
         self._emitter = emitter
+        self._replays = replays
 
     def routes(self) -> list[Route]:
         """Everything the API answers."""
@@ -68,6 +72,7 @@ class Api:
             Route("/v1/events", self.events),
             Route("/v1/events/{rest:path}", self.event),
             Route("/v1/bindings/{name:path}/emit", self.emit, methods=["POST"]),
+            Route("/v1/bindings/{name:path}/replay", self.replay, methods=["POST"]),
         ]
 
     async def healthz(self, _request: Request) -> Response:
@@ -165,6 +170,25 @@ class Api:
             raise HTTPException(error.status, str(error)) from None
         return JSONResponse(answer.body, answer.status)
 
+    async def replay(self, request: Request) -> Response:
+        body = await _body(request)
+        wish = wish_of(body, datetime.now(UTC))
+        try:
+            binding = binding_of(request.path_params["name"], body, self._view)
+            self._replays.check(binding.listening)
+        except NotBound as error:
+            raise HTTPException(error.status, str(error)) from None
+        except Refused as error:
+            raise HTTPException(429 if error.busy else 409, str(error)) from None
+
+        async def work(send: Callable[[Json], Awaitable[None]]) -> None:
+            try:
+                await stream(self._replays, binding, wish, send)
+            finally:
+                self._view.recount()
+
+        return LinesResponse(work)
+
     async def _story(self, event_id: str, source: str) -> Response:
         found = await self._view.dispatcher.deliveries(event_id, source)
         if not found:
@@ -177,7 +201,7 @@ class Api:
 
 
 @asynccontextmanager
-async def serve(view: View, settings: Settings) -> AsyncIterator[str]:
+async def serve(view: View, settings: Settings, replays: Replays) -> AsyncIterator[str]:
     """The admin API, for as long as it is entered; yields its ``host:port``.
 
     Raises OSError with one sentence where it cannot be opened to anyone, or must not be.
@@ -190,7 +214,7 @@ async def serve(view: View, settings: Settings) -> AsyncIterator[str]:
     async with asyncio.TaskGroup() as tasks:
         emitter = Emitter(view, tasks)
         app = Starlette(
-            routes=Api(view, emitter).routes(),
+            routes=Api(view, emitter, replays).routes(),
             middleware=[Middleware(Guard, loopback=is_loopback(host), token=token)],
             exception_handlers={
                 HTTPException: _http_error,

@@ -41,6 +41,8 @@ class BindingView:
     last_error_age: float | None = None
     """Seconds since an attempt last failed."""
     dead_letters: int = 0
+    seek: Mapping[str, str] | None = None
+    """The last one that is done, as far as this process knows: ``id``, ``time``, ``positions``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,7 @@ def stopping(link: Link) -> BindingView:
         message="its deliveries under way end",
         **counters(tally),
         last_error=link.last_error,
+        seek=None,
     )
 
 

@@ -22,7 +22,7 @@ from triggerhub.admin.states import (
 from triggerhub.control.binding import Binding
 from triggerhub.control.faults import Fault
 from triggerhub.control.listeners import SourceState
-from triggerhub.control.status import State, TriggerStatus
+from triggerhub.control.status import State, TriggerStatus, paused_message, seek_shape
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
 from triggerhub.delivery.tally import Tally
@@ -108,6 +108,10 @@ class View:
         ]
         return views
 
+    def binding(self, name: str) -> Binding | None:
+        """The one of that name."""
+        return next((b for b in self._reconciler.bindings if b.name == name), None)
+
     def triggers(self) -> list[TriggerStatus]:
         """Every trigger's conditions."""
         return self._reconciler.status()
@@ -157,7 +161,7 @@ class View:
         ]
         for binding in self._reconciler.bindings:
             source = self._listeners.state(binding.name)
-            if source is not None and source.attached is None:
+            if source is not None and source.attached is None and not binding.paused:
                 waiting.append(f"binding {binding.name}: {source.message}")
         return waiting or ["the last change of the manifests is being worked in"]
 
@@ -201,6 +205,7 @@ class View:
             last_error="" if link is None else link.last_error,
             last_error_age=None if failed is None else round(time.time() - failed[1], 1),
             dead_letters=self.letters.get((half.namespace, half.trigger, half.function), 0),
+            seek=None if source is None or source.seek is None else seek_shape(source.seek),
         )
 
     def _standing(
@@ -213,7 +218,7 @@ class View:
         """State, reason and message of one binding. A trigger's own conditions speak for all its
         functions; here each answers for itself."""
         if binding.paused:
-            return "Paused", "Paused", "spec.paused is true"
+            return "Paused", "Paused", paused_message(source)
         if source is not None and source.attached is False:
             return "NotReady", source.reason, source.message
         problem = None if link is None else link.problem

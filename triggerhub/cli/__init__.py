@@ -12,6 +12,7 @@ from triggerhub.cli.bindings import bindings
 from triggerhub.cli.events import emit, why
 from triggerhub.cli.failure import Commands
 from triggerhub.cli.manifests import connectors, crds, validate
+from triggerhub.cli.replay import replay
 from triggerhub.cli.run import run
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command(short_help="The kinds as CustomResourceDefinitions.")(crds)
 app.command(short_help="What is bound, and how it goes.")(bindings)
 app.command(short_help="Send a test event through a trigger.")(emit)
 app.command(short_help="The story of one event.")(why)
+app.command(short_help="Send what is past once more.")(replay)
 dlq.command("list", short_help="Dead letters, the oldest first.")(dlq_commands.list_)
 dlq.command("show", short_help="One dead letter, with its data.")(dlq_commands.show)
 dlq.command("redrive", short_help="Send dead letters again.")(dlq_commands.redrive)

@@ -71,8 +71,14 @@ class Hub:
     def lines(self, method: str, path: str, body: object, *, patience: float) -> Iterator[Any]:
         """A request that is answered line by line; ``patience`` holds for each."""
         with self._asked(method, path, body, patience) as answer:
-            while line := answer.readline():
+            while line := self._line(answer):
                 yield self._decoded(line)
+
+    def _line(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return answer.readline()
+        except http.client.IncompleteRead:
+            return b""  # the hub went away: what is missing tells
 
     @contextmanager
     def _asked(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus
+from triggerhub.connector import Sought
+from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus, seek_shape
 
 # As metav1.Condition has them.
 LONGEST_MESSAGE = 32_768
@@ -40,6 +42,8 @@ class Reported:
     conditions: tuple[Held, ...] = ()
     bindings: tuple[tuple[str, str], ...] = ()
     """Function and URL."""
+    seeks: tuple[tuple[str, Sought], ...] = ()
+    """Function, and the last seek that was done for it."""
     cleanup: tuple[str, ...] = ()
     """Names under which a source may keep something that is to go with the trigger."""
     url: str = ""
@@ -63,6 +67,11 @@ class Reported:
             bindings=tuple(
                 (_text(binding.get("function")), _text(binding.get("url")))
                 for binding in _mappings(status.get("bindings"))
+            ),
+            seeks=tuple(
+                (_text(binding.get("function")), seek)
+                for binding in _mappings(status.get("bindings"))
+                if (seek := _sought(binding.get("seek"))) is not None
             ),
             cleanup=tuple(_text(name) for name in _list(status.get("cleanup"))),
             url=_text(status.get("url")),
@@ -99,7 +108,11 @@ class Reported:
             ],
         }
         if self.bindings:
-            status["bindings"] = [{"function": f, "url": url} for f, url in self.bindings]
+            seeks = {function: {"seek": seek_shape(seek)} for function, seek in self.seeks}
+            status["bindings"] = [
+                {"function": function, "url": url, **seeks.get(function, {})}
+                for function, url in self.bindings
+            ]
         if self.cleanup:
             status["cleanup"] = list(self.cleanup)
         if self.url:
@@ -113,10 +126,15 @@ def of_trigger(
     """What is to be reported. ``now`` is the time that a flipped condition bears; ``cleaned``:
     the names of its bindings are kept for the clean-up."""
     names = set(before.cleanup) if before is not None and cleaned else set()
+    # A replica that has just begun does not know yet what was done before.
+    seeks = dict(before.seeks) if before is not None else {}
+    seeks |= {bound.function: bound.seek for bound in status.functions if bound.seek is not None}
+    bound = {function.function for function in status.functions}
     return Reported(
         generation=status.observed_generation,
         conditions=_conditions(status.conditions, before, now),
         bindings=tuple(sorted((bound.function, bound.url) for bound in status.functions)),
+        seeks=tuple((name, seeks[name]) for name in sorted(bound & seeks.keys())),
         cleanup=tuple(sorted(names.union(status.bindings))) if cleaned else (),
     )
 
@@ -154,6 +172,17 @@ def _reason(reason: str) -> str:
 
 def _type(held: Held) -> str:
     return held.type
+
+
+def _sought(value: object) -> Sought | None:
+    if not isinstance(value, Mapping):
+        return None
+    try:
+        time = datetime.fromisoformat(_text(value.get("time"))).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    time = time.replace(microsecond=0)
+    return Sought(id=_text(value.get("id")), time=time, positions=_text(value.get("positions")))
 
 
 def _text(value: object) -> str:

@@ -66,6 +66,15 @@ _TRIGGER_STATUS: Schema = {
                 "properties": {
                     "function": _TEXT | {"description": "Its name."},
                     "url": _TEXT | {"description": "Where it is reached."},
+                    "seek": {
+                        "type": "object",
+                        "description": "The last seek that was done for it.",
+                        "properties": {
+                            "id": _TEXT | {"description": "As spec.source.seek names it."},
+                            "time": _TEXT | {"format": "date-time", "description": "When."},
+                            "positions": _TEXT | {"description": "Where to."},
+                        },
+                    },
                 },
             },
         },

@@ -18,6 +18,7 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Installation,
+    Sought,
     SpecError,
     Subscription,
     at_once,
@@ -51,6 +52,8 @@ class SourceState:
     errors: int = 0
     refused: bool = False
     """The source half of the manifest cannot work (``SpecError``)."""
+    seek: Sought | None = None
+    """The last one that is done, as far as is known."""
     acting: bool = False
     """Its turn has come (``Subscription.turn``)."""
     changed: Callable[[str], None] = field(default=unheard, repr=False)
@@ -76,17 +79,35 @@ class SourceState:
     def lag(self, events: float) -> None:
         self.waiting = events
 
+    def sought(self, seek: Sought) -> None:
+        if seek != self.seek:
+            self.seek = seek
+            self.changed(self.binding)
+
 
 @dataclass(slots=True)
 class _Slot:
     listening: Listening
+    paused: bool
+    """Only its seek is done."""
     state: SourceState
     task: asyncio.Task[None]
+
+
+def to_be_sought(source: BaseModel) -> bool:
+    """Its positions are to be moved, which is done while it is paused, too."""
+    return getattr(source, "seek", None) is not None
 
 
 def to_be_cleaned(source: BaseModel | None) -> bool:
     """What its source keeps for a binding is to go with the trigger."""
     return getattr(source, "cleanup", None) is Cleanup.DELETE
+
+
+async def _seek(connector: Connector[Any], subscription: Subscription[Any]) -> None:
+    seek = getattr(connector, "seek", None)
+    if seek is not None:
+        await seek(subscription)
 
 
 class Listeners:
@@ -139,17 +160,18 @@ class Listeners:
             self._closing.set()
             await self._keepers.__aexit__(None, None, None)
 
-    def converge(self, wanted: Iterable[Listening]) -> None:
+    def converge(self, wanted: Iterable[Listening], paused: Iterable[Listening] = ()) -> None:
         """From now on listen to exactly these. Returns at once; of one name, the new listener
-        starts when the old one has drained, and no other listener waits for that."""
-        table = {listening.name: listening for listening in wanted}
+        starts when the old one has drained, and no other listener waits for that. Of those that
+        are ``paused``, only the seek is done."""
+        table = {listening.name: (listening, False) for listening in wanted}
+        table |= {half.name: (half, True) for half in paused if to_be_sought(half.source)}
         for name, slot in list(self._slots.items()):
-            listening = table.get(name)
-            if listening is not slot.listening and listening != slot.listening:
+            if table.get(name) != (slot.listening, slot.paused):
                 self._stop(name, slot)
-        for name, listening in table.items():
+        for name, (listening, is_paused) in table.items():
             if name not in self._slots:
-                self._start(listening)
+                self._start(listening, paused=is_paused)
 
     def resign(self) -> None:
         """This process acts for its replicas no longer: what took its turn drains, and waits for
@@ -157,7 +179,7 @@ class Listeners:
         for name, slot in list(self._slots.items()):
             if slot.state.acting:
                 self._stop(name, slot)
-                self._start(slot.listening)
+                self._start(slot.listening, paused=slot.paused)
 
     def state(self, name: str) -> SourceState | None:
         """None: nothing is listened to under this name."""
@@ -173,8 +195,8 @@ class Listeners:
 
         Raises what the connector raises; it may be called again.
         """
-        connector = await asyncio.shield(self._connector(listening.kind))
-        subscription = self._subscription(listening, SourceState(listening.name))
+        connector = await self.connector(listening.kind)
+        subscription = self.subscription(listening, SourceState(listening.name))
         clean_up = getattr(connector, "clean_up", None)
         if clean_up is not None:
             await clean_up(subscription)
@@ -183,15 +205,15 @@ class Listeners:
 
     def settled(self) -> bool:
         """Every listener has reported: it is attached, or it said why not."""
-        return all(slot.state.attached is not None for slot in self._slots.values())
+        return all(slot.paused or slot.state.attached is not None for slot in self._slots.values())
 
-    def _start(self, listening: Listening) -> None:
+    def _start(self, listening: Listening, *, paused: bool) -> None:
         name = listening.name
         state = SourceState(name, changed=self._changed)
         task = self._tasks.create_task(
-            self._listen(listening, state, self._stopping.get(name)), name=name
+            self._tend(listening, state, self._stopping.get(name), paused=paused), name=name
         )
-        self._slots[name] = _Slot(listening, state, task)
+        self._slots[name] = _Slot(listening, paused, state, task)
         self._changed(name)
 
     def _stop(self, name: str, slot: _Slot) -> None:
@@ -205,18 +227,27 @@ class Listeners:
             del self._stopping[name]
             self._changed(name)
 
-    async def _listen(
-        self, listening: Listening, state: SourceState, before: asyncio.Task[None] | None
+    async def _tend(
+        self,
+        listening: Listening,
+        state: SourceState,
+        before: asyncio.Task[None] | None,
+        *,
+        paused: bool,
     ) -> None:
         if before is not None:
             await asyncio.wait([before])
-        connector = await asyncio.shield(self._connector(listening.kind))
-        subscription = self._subscription(listening, state)
+        connector = await self.connector(listening.kind)
+        subscription = self.subscription(listening, state)
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
             started = loop.time()
             try:
+                if paused:
+                    await _seek(connector, subscription)
+                    state.connected()
+                    return
                 await connector.listen(subscription)
                 state.disconnected("SourceEnded", "the source ended; it is opened again")
             except SpecError as error:
@@ -242,7 +273,9 @@ class Listeners:
         # A reason that the connector itself gave says more than that it failed.
         state.disconnected(state.reason if state.attached is False else "SourceFailed", message)
 
-    def _subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+    def subscription(self, listening: Listening, state: SourceState) -> Subscription[Any]:
+        """As the connector is given it; ``state`` is told how the source is."""
+
         async def turn() -> float:
             since = await self._turn()
             state.acting = True
@@ -264,6 +297,10 @@ class Listeners:
             values=listening.values,
             turn=turn,
         )
+
+    async def connector(self, kind: str) -> Connector[Any]:
+        """The one of that kind, opened where it is not yet."""
+        return await asyncio.shield(self._connector(kind))
 
     def _connector(self, kind: str) -> asyncio.Future[Connector[Any]]:
         """The one connector of a kind, opened on first use by a task that also closes it."""

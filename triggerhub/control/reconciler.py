@@ -199,7 +199,8 @@ class Reconciler:
         self._picture = now
         self._dispatcher.rebind(binding.target for binding in now.bindings.values())
         self._listeners.converge(
-            binding.listening for binding in now.bindings.values() if not binding.paused
+            (binding.listening for binding in now.bindings.values() if not binding.paused),
+            (binding.listening for binding in now.bindings.values() if binding.paused),
         )
         now.compare(before, self._changes)
 

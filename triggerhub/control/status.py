@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
+from triggerhub.connector import Sought
 from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
 from triggerhub.control.resources import Function, Invalid, ResourceKey, Trigger
@@ -38,6 +39,8 @@ class BoundFunction:
 
     function: str
     url: str
+    seek: Sought | None = None
+    """The last one that is done, as far as this process knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,8 @@ def status_of(
     says what an uninstalled connector needs, ``lacking`` which reference of its source stands for
     nothing; ``reaches`` holds how functions are reached; ``source`` and ``problem`` answer for a
     binding's name."""
-    states = [state for b in bindings if (state := source(b.name)) is not None]
+    known = {b.name: state for b in bindings if (state := source(b.name)) is not None}
+    states = [*known.values()]
     accepted = _accepted(trigger, missing, states)
     bound = _bound(trigger, bindings, wanted, lacking, reaches)
     connected = _connected(trigger, states)
@@ -104,7 +108,14 @@ def status_of(
         created=trigger.created,
         observed_generation=trigger.generation,
         conditions=(accepted, bound, connected, ready),
-        functions=tuple(BoundFunction(b.listening.function, b.target.url) for b in bindings),
+        functions=tuple(
+            BoundFunction(
+                b.listening.function,
+                b.target.url,
+                known[b.name].seek if b.name in known else None,
+            )
+            for b in bindings
+        ),
     )
 
 
@@ -201,16 +212,30 @@ def _bound(
 
 
 def _connected(trigger: Trigger, states: Sequence[SourceState]) -> Condition:
+    broken = next((state for state in states if state.attached is False), None)
     if trigger.spec.paused:
-        return Condition("Connected", State.FALSE, "Paused", "spec.paused is true")
+        return Condition("Connected", State.FALSE, "Paused", paused_message(broken))
     if not states:
         return Condition("Connected", State.FALSE, "NotListening", "no function is bound")
-    broken = next((state for state in states if state.attached is False), None)
     if broken is not None:
         return Condition("Connected", State.FALSE, broken.reason, broken.message)
     if any(state.attached is None for state in states):
         return Condition("Connected", State.UNKNOWN, "Connecting", states[0].message)
     return Condition("Connected", State.TRUE, "Connected")
+
+
+def seek_shape(seek: Sought) -> dict[str, str]:
+    """As ``status.bindings[].seek`` has it: the time in RFC 3339, UTC, seconds."""
+    time = seek.time.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    return {"id": seek.id, "time": f"{time.isoformat()}Z", "positions": seek.positions}
+
+
+def paused_message(source: SourceState | None) -> str:
+    """What is said of a paused trigger, or of one binding of it; ``source``: how its seek stands,
+    where it has one."""
+    if source is None or source.attached is not False:
+        return "spec.paused is true"
+    return f"spec.paused is true; its seek is not done: {source.reason}: {source.message}"
 
 
 def _ready(

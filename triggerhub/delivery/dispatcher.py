@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from triggerhub.connector import GivenBack
 from triggerhub.delivery.link import Link, unheard
+from triggerhub.delivery.tally import Tally
 from triggerhub.delivery.target import Target
 from triggerhub.delivery.transport import Transport
 from triggerhub.event import Event, Outcome
@@ -29,10 +31,15 @@ class Dispatcher:
         self._store = store
         self._changed = changed
         self._links: dict[str, Link] = {}
+        self._beside: dict[Link, None] = {}
 
     def rebind(self, targets: Iterable[Target]) -> None:
         """From now on exactly these bindings deliver; the next attempt sees what changed."""
         wanted = {target.name: target for target in targets}
+        for link in self._beside:
+            target = wanted.get(link.name)
+            if link.target is not None and link.target != target:
+                link.aim(target)
         for name, link in list(self._links.items()):
             if name in wanted:
                 continue
@@ -50,14 +57,31 @@ class Dispatcher:
         """The link of that name, made where it does not exist yet (it then gives back)."""
         found = self._links.get(name)
         if found is None:
-            found = self._links[name] = Link(
-                name, self._transport, self._store, changed=self._changed
-            )
+            found = self._links[name] = self._made(name, Tally())
         return found
+
+    @contextmanager
+    def beside(self, name: str) -> Iterator[Link]:
+        """A second link of a binding, for what is carried beside its stream: they count together,
+        and wait apart, so that one can be released without the other. Raises ``GivenBack`` where
+        none has that name."""
+        first = self._links.get(name)
+        if first is None or first.target is None:
+            raise GivenBack(f"no binding is called {name}")
+        link = self._made(name, first.tally)
+        link.aim(first.target)
+        self._beside[link] = None
+        try:
+            yield link
+        finally:
+            del self._beside[link]
 
     def links(self) -> Iterator[Link]:
         """Every link that is bound or still has deliveries under way."""
         return iter(tuple(self._links.values()))
+
+    def _made(self, name: str, tally: Tally) -> Link:
+        return Link(name, self._transport, self._store, changed=self._changed, tally=tally)
 
     async def dispatch(self, name: str, event: Event) -> Outcome:
         """Deliver one event along a binding. Raises ``GivenBack`` where none has that name."""
@@ -69,7 +93,7 @@ class Dispatcher:
     async def deliveries(self, event_id: str, source: str = "") -> list[Delivery]:
         """What is known of one event: under way, in memory, then in the store; newest first."""
         found: dict[tuple[str, float], Delivery] = {}
-        for link in self.links():
+        for link in (*self.links(), *self._beside):
             for delivery in (*link.under_way(), *link.tally.deliveries(link.name)):
                 if delivery.id == event_id and source in ("", delivery.source):
                     found.setdefault((delivery.binding, delivery.received), delivery)

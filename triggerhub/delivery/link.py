@@ -50,12 +50,13 @@ class Link:
         store: Store,
         *,
         changed: Callable[[str], None] = unheard,
+        tally: Tally | None = None,
     ) -> None:
         """``changed`` is called with the name when the problem is another, and when an event
-        became a dead letter."""
+        became a dead letter. ``tally``: counts there, too, what another link counts."""
         self.name = name
         self._changed = changed
-        self.tally = Tally()
+        self.tally = Tally() if tally is None else tally
         self.target: Target | None = None
         self.last_error = ""
         self._send = transport.send

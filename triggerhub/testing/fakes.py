@@ -18,6 +18,7 @@ from triggerhub.connector import (
     Positions,
     Reference,
     Report,
+    Sought,
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Reply, Settled
@@ -167,6 +168,7 @@ class RecordingReport:
         self.message = ""
         """Of the last ``disconnected``."""
         self.lags: list[float] = []
+        self.seeks: list[Sought] = []
         self._on_change = on_change
 
     def connected(self) -> None:
@@ -183,6 +185,12 @@ class RecordingReport:
     def lag(self, events: float) -> None:
         """See ``Report.lag``."""
         self.lags.append(events)
+
+    def sought(self, seek: Sought) -> None:
+        """See ``Report.sought``."""
+        self.seeks.append(seek)
+        if self._on_change is not None:
+            self._on_change()
 
     def _say(self, word: str) -> None:
         self.said.append(word)

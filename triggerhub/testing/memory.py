@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
-from triggerhub.connector import SourceModel, Subscription
+from triggerhub.connector import Progress, SourceModel, Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.window import OffsetTracker, Window
 
@@ -53,9 +54,7 @@ class MemoryConnector:
 
     async def listen(self, subscription: Subscription[MemorySource]) -> None:
         """Raises ``ConnectionError`` when there is no such log."""
-        log = self._logs.get(subscription.source.log)
-        if log is None:
-            raise ConnectionError(f"there is no log {subscription.source.log!r} in memory")
+        log = self._log(subscription)
         tracker = OffsetTracker()
         offset = log.committed.setdefault(subscription.name, len(log.records))
 
@@ -68,14 +67,60 @@ class MemoryConnector:
         async with Window(subscription) as window:
             subscription.report.connected()
             while True:
-                key, data = await log.read(offset)
-                event = Event(
-                    id=str(offset),
-                    source=f"/memory/{log.name}",
-                    type="dev.triggerhub.memory.record",
-                    data=data,
-                    key=key,
-                )
+                event = _event(log, offset, *await log.read(offset))
                 tracker.begin(offset)
                 await window.put(event, partial(settled, offset), log.name)
                 offset += 1
+
+    async def replay(
+        self,
+        subscription: Subscription[MemorySource],
+        since: datetime | str,
+        until: datetime | str | None,
+        progress: Progress,
+    ) -> None:
+        """Positions are offsets: ``17``."""
+        log = self._log(subscription)
+        begin, end = _offset(since), len(log.records) if until is None else _offset(until)
+        end = min(end, len(log.records))
+        progress.window(max(0, end - begin), str(end))
+        tracker = OffsetTracker()
+        over = asyncio.Event()
+
+        def settled(offset: int, outcome: Outcome) -> None:
+            tracker.settle(offset)
+            reached = tracker.committable()
+            assert reached is not None
+            progress.reached(reached - begin, str(reached))
+            if reached == end:
+                over.set()
+
+        async with Window(subscription) as window:
+            for offset in range(begin, end):
+                tracker.begin(offset)
+                event = _event(log, offset, *log.records[offset])
+                await window.put(event, partial(settled, offset), log.name)
+            if begin < end:
+                await over.wait()
+
+    def _log(self, subscription: Subscription[MemorySource]) -> MemoryLog:
+        log = self._logs.get(subscription.source.log)
+        if log is None:
+            raise ConnectionError(f"there is no log {subscription.source.log!r} in memory")
+        return log
+
+
+def _offset(position: datetime | str) -> int:
+    if isinstance(position, datetime) or not position.isascii() or not position.isdigit():
+        raise ValueError(f"found {position!s}, expected an offset such as 17")
+    return int(position)
+
+
+def _event(log: MemoryLog, offset: int, key: str | None, data: bytes) -> Event:
+    return Event(
+        id=str(offset),
+        source=f"/memory/{log.name}",
+        type="dev.triggerhub.memory.record",
+        data=data,
+        key=key,
+    )
