@@ -87,6 +87,7 @@ class Story:
         hub.wait(lambda: self.account().in_flight == 0, "end of deliveries", 10)
         settled = self.account().settled
         assert (settled["accepted"], settled["dead"]) == (len(calls), len(dead))
+        assert "Traceback" not in hub.said()
         assert self.scrapes
         for account in self.scrapes:
             assert account.received == sum(account.settled.values()) + account.in_flight
