@@ -25,6 +25,8 @@ NAME = "orders"
 """The trigger's."""
 _BINDING = f"default.{NAME}.f"
 _IN_FLIGHT = 16
+_BUGS = ("listener.failed", "Task exception was never retrieved")
+"""In a hub's log: what no fault of others excuses."""
 
 
 class Story:
@@ -87,6 +89,7 @@ class Story:
         hub.wait(lambda: self.account().in_flight == 0, "end of deliveries", 10)
         settled = self.account().settled
         assert (settled["accepted"], settled["dead"]) == (len(calls), len(dead))
+        assert not [what for what in _BUGS if what in hub.said()]
         assert self.scrapes
         for account in self.scrapes:
             assert account.received == sum(account.settled.values()) + account.in_flight

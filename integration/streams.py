@@ -111,7 +111,10 @@ def kafka_trigger(stream: Stream, name: str, to: str, **delivery: Any) -> dict[s
 
 def firsts(calls: Iterable[Call]) -> list[Call]:
     """The first of those that bear one id."""
-    return list({call.id: call for call in reversed(list(calls))}.values())[::-1]
+    found: dict[str, Call] = {}
+    for call in calls:
+        found.setdefault(call.id, call)
+    return list(found.values())
 
 
 def in_order(calls: Iterable[Call]) -> bool:

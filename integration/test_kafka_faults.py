@@ -58,7 +58,7 @@ def frail(server: Kafka, network: Proxy) -> Iterator[Kafka]:
 @contextmanager
 def under_load(told: Story) -> Iterator[None]:
     """Records wait at the broker, wait in the hub and are in flight; more come."""
-    told.stream.send(400)
+    told.stream.send(2000)
     with told.stream.flowing(per_second=100):
         told.flows()
         yield
@@ -86,7 +86,7 @@ def fill(disk: Path) -> None:
 
 
 def test_a_broker_killed_under_load_loses_nothing(frail: Kafka, tmp_path: Path) -> None:
-    with story(tmp_path, frail.broker, slow) as told:
+    with story(tmp_path, frail.broker, slow, size=4096) as told:
         with under_load(told):
             before = told.committed()
             frail.kill9()
@@ -101,7 +101,7 @@ def test_a_broker_killed_under_load_loses_nothing(frail: Kafka, tmp_path: Path) 
 def test_a_broker_that_hangs_longer_than_a_session_loses_nothing(
     frail: Kafka, tmp_path: Path
 ) -> None:
-    with story(tmp_path, frail.broker, slow) as told:
+    with story(tmp_path, frail.broker, slow, size=4096) as told:
         with under_load(told):
             before = told.committed()
             since = time.monotonic()
@@ -118,7 +118,7 @@ def test_a_broker_that_hangs_longer_than_a_session_loses_nothing(
 def test_a_slow_network_that_resets_connections_loses_nothing(
     frail: Kafka, network: Proxy, tmp_path: Path
 ) -> None:
-    with story(tmp_path, frail.broker, slow, at=network.address) as told:
+    with story(tmp_path, frail.broker, slow, size=4096, at=network.address) as told:
         network.latency = 0.2
         with under_load(told):
             for _ in range(8):
@@ -139,7 +139,7 @@ def cut(network: Proxy) -> None:
 def test_a_network_that_swallows_everything_for_longer_than_a_session_loses_nothing(
     frail: Kafka, network: Proxy, tmp_path: Path
 ) -> None:
-    with story(tmp_path, frail.broker, slow, at=network.address) as told:
+    with story(tmp_path, frail.broker, slow, size=4096, at=network.address) as told:
         with under_load(told):
             before = told.committed()
             since = time.monotonic()
@@ -179,7 +179,7 @@ def test_disks_that_are_full_lose_nothing(tmp_path: Path) -> None:
         kafka = Kafka(tmp_path / "kafka", disks=[one, two])
         kafka.start()
         try:
-            with story(tmp_path / "hub", kafka.broker, slow, partitions=1) as told:
+            with story(tmp_path / "hub", kafka.broker, slow, partitions=1, size=4096) as told:
                 with under_load(told):
                     before = told.committed()
                     # Kafka puts the next partition where there are fewer: the groups' offsets and

@@ -13,16 +13,21 @@ from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
+    CommitFailedError,
     GroupIdNotFound,
+    IllegalGenerationError,
+    IllegalStateError,
     InvalidTopicError,
     KafkaConnectionError,
     KafkaError,
     NodeNotReadyError,
+    RebalanceInProgressError,
     TopicAuthorizationFailedError,
+    UnknownMemberIdError,
     for_code,
 )
 from aiokafka.protocol.admin import DeleteGroupsRequest
@@ -35,6 +40,8 @@ from triggerhub_kafka.refusal import REFUSALS, Tried, why
 
 log = logging.getLogger("triggerhub.kafka")
 
+_BACKOFF = 0.1
+_NOT_A_MEMBER = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 _TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
 
 
@@ -140,6 +147,14 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         cluster_metadata.failed_update(None)
         return False
 
+    async def _get_conn(self, node_id: int, **which: Any) -> Any:
+        # What was reset a moment ago, and is not known to aiokafka yet: asyncio drops what is
+        # written to it, and uvloop raises a RuntimeError that aiokafka does not expect.
+        known = self._conns.get((node_id, which.get("group", ConnectionGroup.DEFAULT)))
+        if known is not None and known.connected() and known._writer.transport.is_closing():
+            known.close()
+        return await super()._get_conn(node_id, **which)
+
     async def missing(self, topics: Collection[str]) -> set[str]:
         """Which of ``topics`` do not exist. Raises KafkaError."""
         request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
@@ -224,6 +239,29 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         found: Mapping[TopicPartition, OffsetAndMetadata]
         found = await self._coordinator.fetch_committed_offsets(list(partitions))
         return found
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """As aiokafka's, until it is done or cancelled. aiokafka shields its request from that:
+        what became of it later could end a membership that has been renewed since, and was logged
+        as an error that nobody waits for. It also tries again in a new generation, where the
+        partition may be another's, who has come further."""
+        subscription = self._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or not assignment.tps >= offsets.keys():
+            raise IllegalStateError(f"not assigned: {offsets.keys()}")
+        entries = {at: OffsetAndMetadata(*entry) for at, entry in offsets.items()}
+        while assignment.active:
+            await self._coordinator.ensure_coordinator_known()
+            try:
+                await self._coordinator._do_commit_offsets(assignment, entries)
+                return
+            except _NOT_A_MEMBER as error:
+                raise CommitFailedError(self._group_id) from error
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+            await asyncio.sleep(_BACKOFF)
+        raise CommitFailedError(self._group_id)
 
     def positions(self) -> dict[TopicPartition, int]:
         """Of each assigned partition, where it is known: the offset up to which ``getmany`` has
