@@ -23,7 +23,7 @@ def reply_record(topic: str, event: Event, reply: Reply) -> Outgoing:
     """The record that is written to ``topic``."""
     fields = dict(reply.headers)
     headers: list[tuple[str, bytes | None]] = [
-        (f"ce_{name[3:].decode('latin-1')}", unquote(value.decode("latin-1")).encode())
+        (f"ce_{name[3:].decode('latin-1')}", _decoded(value))
         for name, value in fields.items()
         if name.startswith(b"ce-")
     ]
@@ -34,9 +34,14 @@ def reply_record(topic: str, event: Event, reply: Reply) -> Outgoing:
         if own is not None:
             headers.append((name, own))
         elif given is not None:
-            headers.append((name, given.encode()))
+            headers.append((name, given.encode("utf-8", "replace")))
     headers.append((CORRELATION, f"{event.source}/{event.id}".encode("utf-8", "replace")))
     return Outgoing(topic=topic, key=_key(event), value=reply.body, headers=tuple(headers))
+
+
+def _decoded(value: bytes) -> bytes:
+    """Of the percent-encoding of the HTTP binding (section 3.1.3.2), which Kafka does without."""
+    return unquote(value.decode("latin-1")).encode("utf-8", "replace")
 
 
 def _key(event: Event) -> bytes | None:

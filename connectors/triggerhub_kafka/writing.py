@@ -53,6 +53,7 @@ class Writing:
         self._tasks = asyncio.TaskGroup()
         self._producers: dict[Hashable, asyncio.Task[_Open | NotTaken]] = {}
         self._under_way: dict[Token, _UnderWay] = {}
+        self._closed = False
 
     async def __aenter__(self) -> Writing:
         await self._tasks.__aenter__()
@@ -65,6 +66,7 @@ class Writing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closed = True
         self._tidying.cancel()
         for key in list(self._producers):
             self._retire(key)
@@ -73,6 +75,7 @@ class Writing:
     async def write(self, access: Access, token: Token, record: Outgoing) -> RecordMetadata:
         """Where the record lies, once all replicas in sync have it. Raises NotTaken, within some
         seconds."""
+        self._check_open()
         token = (_key(access), record.topic, *token)
         now = asyncio.get_running_loop().time()
         known = self._under_way.get(token)
@@ -92,9 +95,14 @@ class Writing:
 
     async def client(self, access: Access) -> Client:
         """The client of the producer, to read with. Raises NotTaken."""
+        self._check_open()
         slot = await self._open(access)
         slot.used = asyncio.get_running_loop().time()
         return slot.producer.client
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotTaken("the hub is stopping")
 
     async def _deliver(self, access: Access, record: Outgoing) -> RecordMetadata | NotTaken:
         try:

@@ -18,6 +18,7 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Installation,
+    NotTaken,
     Sought,
     SpecError,
     Subscription,
@@ -204,7 +205,9 @@ class Listeners:
 
     async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:
         """The connector of a binding's kind, opened where it is not, and what it is given of the
-        binding."""
+        binding. Raises ``NotTaken`` when the connectors are closed, or about to be."""
+        if self._closing.is_set():
+            raise NotTaken("the hub is stopping")
         connector = await self.connector(listening.kind)
         return connector, self.subscription(listening, SourceState(listening.name))
 

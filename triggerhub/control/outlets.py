@@ -26,7 +26,8 @@ class Connections(Protocol):
     """What opens connectors."""
 
     async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:
-        """The connector of a binding's kind, and what it is given of the binding."""
+        """The connector of a binding's kind, and what it is given of the binding. Raises
+        ``NotTaken`` when the hub ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class Outlet:
     async def read_back(self, letter: DeadLetter) -> DeadLetter:
         """The letter with all that lies elsewhere. Raises ``Unreadable``."""
         assert letter.elsewhere is not None
-        connector, subscription = await self.connections.reach(self.listening)
         try:
+            connector, subscription = await self.connections.reach(self.listening)
             event = await _able(connector, "read_back")(subscription, letter.elsewhere.coordinates)
         except (NotTaken, SpecError, OSError) as error:
             raise Unreadable(str(error)) from error
