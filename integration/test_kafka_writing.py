@@ -18,6 +18,9 @@ from triggerhub.connector import Installation, Letter, NotTaken, Reference, Subs
 from triggerhub.event import Event, Origin, Reply
 from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource, TopicForLetters
+from triggerhub_kafka.access import Accesses
+from triggerhub_kafka.records import Outgoing
+from triggerhub_kafka.writing import Writing
 
 
 @pytest.fixture
@@ -107,6 +110,20 @@ async def test_bindings_that_reach_the_same_brokers_alike_share_their_connection
             )
     assert sockets() == before
     assert len(await tools.records(kafka.broker, dead, 51)) == 51
+
+
+async def test_a_producer_that_nobody_uses_is_closed_and_another_opened_when_it_is_wanted(
+    kafka: Kafka, dead: str
+) -> None:
+    access = Accesses().of(bound(kafka.broker), [kafka.broker])
+    record = Outgoing(topic=dead, key=None, value=b"x", headers=())
+    before = sockets()
+    async with Writing(idle=0.2) as writing:
+        for number in range(2):
+            written = await writing.write(access, (number,), record)
+            assert written.offset == number
+            assert sockets() > before
+            await eventually(lambda: sockets() <= before, "no connection")
 
 
 async def test_what_is_under_way_is_waited_for_and_never_written_twice(

@@ -19,7 +19,6 @@ from triggerhub_kafka.untaken import explain, told, why_not_yet
 
 _ANSWER_WITHIN = 10.0
 _START_WITHIN = 20.0
-_IDLE = 60.0
 _KEPT = 600.0
 """Seconds that the fate of a record is kept for whoever asked for it, and was not there."""
 _TIDY_EVERY = 5.0
@@ -49,7 +48,9 @@ class Writing:
     for the same record again, by its token, waits for the one that is under way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle: float = 60.0) -> None:
+        """``idle``: seconds without use after which a producer is closed."""
+        self._idle = idle
         self._tasks = asyncio.TaskGroup()
         self._producers: dict[Hashable, asyncio.Task[_Open | NotTaken]] = {}
         self._under_way: dict[Token, _UnderWay] = {}
@@ -170,14 +171,14 @@ class Writing:
 
     async def _tidy_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(_TIDY_EVERY)
+            await asyncio.sleep(min(_TIDY_EVERY, self._idle))
             now = asyncio.get_running_loop().time()
             for token, known in list(self._under_way.items()):
                 if known.task.done() and now - known.asked > _KEPT:
                     del self._under_way[token]
             for key, task in list(self._producers.items()):
                 opened = task.result() if task.done() else None
-                if isinstance(opened, _Open) and not opened.busy and now - opened.used > _IDLE:
+                if isinstance(opened, _Open) and not opened.busy and now - opened.used > self._idle:
                     self._retire(key, opened)
 
 
