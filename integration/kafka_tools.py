@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 Header = tuple[str, bytes | None]
@@ -95,6 +97,38 @@ async def produce(
         ]
         for delivery in sent:
             await delivery
+
+
+async def records(broker: str, topic: str, number: int, within: float = 20.0) -> list[Any]:
+    """The first so many records of a topic (aiokafka's ConsumerRecord), by partition and offset;
+    fewer when there are no more by then."""
+    client = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
+    await client.start()
+    found: list[Any] = []
+    try:
+        client.assign([TopicPartition(topic, n) for n in await partitions(broker, topic)])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while len(found) < number:
+                    batches = await client.getmany(timeout_ms=500)
+                    found += [record for batch in batches.values() for record in batch]
+    finally:
+        await client.stop()
+    return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+async def partitions(broker: str, topic: str) -> set[int]:
+    async with producer(broker) as client:
+        return set(await client.partitions_for(topic))
+
+
+async def configure(broker: str, topic: str, **settings: str) -> None:
+    """Settings of a topic, with ``_`` for each dot."""
+    configs = {name.replace("_", "."): value for name, value in settings.items()}
+    async with admin(broker) as client:
+        await client.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)]
+        )
 
 
 async def committed(broker: str, group: str, topic: str, partition: int = 0) -> int | None:

@@ -9,7 +9,7 @@ from integration import kafka_tools as tools
 from integration.servers import Kafka, free_port
 from triggerhub.connector import Connector, Installation
 from triggerhub.testing import Feature, Harness, Sample, check_connector
-from triggerhub_kafka import KafkaConnector, KafkaSource
+from triggerhub_kafka import KafkaConnector, KafkaSource, TopicForLetters
 
 
 class KafkaHarness(Harness[KafkaSource]):
@@ -47,7 +47,10 @@ class KafkaHarness(Harness[KafkaSource]):
 
 
 async def test_the_kafka_connector_keeps_the_contract_of_a_source(kafka: Kafka) -> None:
-    found = await check_connector(KafkaHarness(kafka.broker))
+    await tools.create_topic(kafka.broker, "conformance-dead", partitions=2)
+    harness = KafkaHarness(kafka.broker)
+    harness.letters = TopicForLetters(topic="conformance-dead")
+    found = await check_connector(harness)
     print(found)
     assert {result.promise for result in found.results if not result.held} == {
         "who sent an event that was not settled is told"

@@ -10,7 +10,7 @@ from triggerhub.connector import Positions
 from triggerhub.delivery.endpoint import Endpoint
 from triggerhub.delivery.transport import Away, NoReply, Transport
 from triggerhub.event import Event, Reply
-from triggerhub.store.records import DeadLetter, Delivery, Selection, StoreError
+from triggerhub.store.records import DeadLetter, Deleted, Delivery, Selection, StoreError
 
 
 @dataclass
@@ -102,8 +102,9 @@ class MemoryDeadLetters:
     async def get(self, letter_id: str) -> DeadLetter | None:
         return self.letters.get(letter_id)
 
-    async def delete(self, selection: Selection) -> int:
-        return sum(self.letters.pop(key, None) is not None for key in selection.ids)
+    async def delete(self, selection: Selection) -> Deleted:
+        gone = [self.letters.pop(key) for key in selection.ids if key in self.letters]
+        return Deleted(len(gone), sum(letter.elsewhere is not None for letter in gone))
 
     async def counts(self) -> dict[tuple[str, str, str], int]:
         return {}

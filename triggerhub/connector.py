@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from triggerhub.event import EMPTY, Event, Outcome
-from triggerhub.fields import Checked
+from triggerhub.event import EMPTY, Event, Origin, Outcome, Reply
+from triggerhub.fields import Checked, Rule
 
 
 class Order(StrEnum):
@@ -41,6 +41,21 @@ class PositionConflict(Exception):  # noqa: N818
     """Another process changed this position first (compare-and-set failed)."""
 
 
+class NotTaken(Exception):  # noqa: N818 - a fact about the place, mostly not a fault
+    """A dead letter or a reply could not be written: a sentence that says where, why, and what to
+    do. It is tried again, and its event waits meanwhile."""
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        """``refused``: its system answers, and goes on refusing until somebody changes
+        something; else it is away."""
+        super().__init__(text)
+        self.refused = refused
+
+
+class Unreadable(LookupError):  # noqa: N818
+    """A dead letter cannot be read back: a sentence that says where it lay, and why not."""
+
+
 class SourceModel(Checked):
     """Base of every ``spec.source`` model: frozen, unknown fields refused, camelCase on the wire
     (declare ``alias="…"`` where a Python name differs)."""
@@ -53,6 +68,22 @@ class SourceModel(Checked):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=False, strict=True, validate_default=True
     )
+
+
+class LetterPlaces(SourceModel):
+    """Base of the places where the system of a ``LetterBox`` takes dead letters. Each field is
+    one, optional, and default None: the user gives one of them, or a URL, or nothing."""
+
+    spec_rules: ClassVar[tuple[Rule, ...]] = ()
+    """What must hold of the place and the source together. In CEL ``self`` is the trigger's spec;
+    ``wrong`` is given both, as ``Placed``."""
+
+
+class Placed(NamedTuple):
+    """Both halves of what a rule in ``spec_rules`` judges."""
+
+    source: Any
+    place: Any
 
 
 class Cleanup(StrEnum):
@@ -331,4 +362,54 @@ class Replayer(Protocol[S_contra]):
         a position in the connector's own words. ``subscription`` is the replay's own: its
         ``in_flight``, its ``report``. Raises ``ValueError`` for a text that is no position, and
         what fails in the source, with a sentence.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter, for the system of its source."""
+
+    id: str
+    event: Event
+    """As it was sent, without ``origin``."""
+    origin: Origin
+    """As the source has it; empty for an event that did not come from there (a test event)."""
+    evidence: Mapping[str, str]
+    """Why, as texts by name: ``reason``, ``detail``, ``trigger``, ``attempts`` …"""
+
+
+class LetterBox(Protocol[S_contra]):
+    """A connector whose system also takes dead letters may also be this. The hub keeps an entry
+    for each in its own store, without the data, so that they can be listed there."""
+
+    dead_letter: type[LetterPlaces]
+    """The fields that ``spec.delivery.deadLetter`` has for this kind, besides ``url``."""
+
+    async def lay_down(
+        self, subscription: Subscription[S_contra], place: Any, letter: Letter
+    ) -> Mapping[str, str]:
+        """Store one, byte for byte as its source had it. Returns its coordinates once it is safe:
+        what ``read_back`` needs, and a person. ``place`` is of the type ``dead_letter``.
+
+        Raises ``NotTaken`` within some seconds; it is then called again with the same letter, and
+        may find that the first call came through after all.
+        """
+
+    async def read_back(
+        self, subscription: Subscription[S_contra], coordinates: Mapping[str, str]
+    ) -> Event:
+        """The event of a letter that was stored there, as ``listen`` would make it now, with its
+        first identity and ``origin``. Raises ``Unreadable``, within some seconds."""
+
+
+class Replier(Protocol[S_contra]):
+    """A connector whose system takes the functions' answers may also be this. Its model then has
+    a field ``reply``, None where the user does not want that."""
+
+    async def reply(self, subscription: Subscription[S_contra], event: Event, reply: Reply) -> None:
+        """Write the function's answer to this event: 2xx, with a body. Returns once it is safe;
+        then the event is settled.
+
+        Raises ``NotTaken`` within some seconds; it is then called again with the same event and
+        reply, and may find that the first call came through after all.
         """

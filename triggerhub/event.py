@@ -32,6 +32,9 @@ class Origin:
     """Where the event lies in its source, e.g. ``{"topic": …, "partition": …, "offset": …}``."""
     key: bytes | None = None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    value: bytes | None = None
+    """The whole as the source has it, where the source tells: the event's data may be only a part
+    of it, or decoded. None also where there is nothing (a tombstone)."""
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -168,7 +168,7 @@ class Checked(BaseModel):
     ) -> JsonSchemaValue:
         made = handler(schema)
         rules = [*([_choice(cls.exactly_one)] if cls.exactly_one else ()),
-                 *(_written(rule) for rule in cls.field_rules)]  # fmt: skip
+                 *(written(rule) for rule in cls.field_rules)]  # fmt: skip
         if rules:
             handler.resolve_ref_schema(made)[VALIDATIONS] = rules
         return made
@@ -184,7 +184,8 @@ def _hold(wrong: str) -> None:
         raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
 
 
-def _written(rule: Rule) -> dict[str, str]:
+def written(rule: Rule) -> dict[str, str]:
+    """A rule as an API server has it."""
     said = {"messageExpression": rule.said} if rule.said else {}
     return {"rule": rule.cel, "message": rule.message, **said}
 

@@ -1,17 +1,38 @@
-"""The Kafka connector: which brokers, and one listener for each subscription."""
+"""The Kafka connector: which brokers, one listener for each subscription, and what it writes."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import datetime
+from types import TracebackType
 
-from triggerhub.connector import Installation, Progress, SpecError, Subscription
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from triggerhub.connector import (
+    Installation,
+    Letter,
+    NotTaken,
+    Progress,
+    SpecError,
+    Subscription,
+    Unreadable,
+)
+from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
+from triggerhub_kafka.decode import decoder
 from triggerhub_kafka.groups import delete_group
+from triggerhub_kafka.letters import coordinates_of, event_of, letter_record
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.reading import fetch
 from triggerhub_kafka.replay import Replay
+from triggerhub_kafka.replies import reply_record
 from triggerhub_kafka.seeks import seek
-from triggerhub_kafka.source import KafkaSource, check_broker
+from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
+from triggerhub_kafka.writing import Writing
 
+_READ_WITHIN = 10.0
 BROKERS = "TRIGGERHUB_KAFKA_BROKERS"
 
 
@@ -20,10 +41,24 @@ class KafkaConnector:
 
     kind = "KafkaTrigger"
     source = KafkaSource
+    dead_letter = TopicForLetters
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
         self._accesses = Accesses()
+        self._writing = Writing()
+
+    async def __aenter__(self) -> KafkaConnector:
+        await self._writing.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._writing.__aexit__(kind, error, trace)
 
     async def listen(self, subscription: Subscription[KafkaSource]) -> None:
         """Emit the records of the topics until cancelled.
@@ -63,6 +98,59 @@ class KafkaConnector:
         a sentence, when the brokers refuse, and ``SpecError`` as ``listen`` does.
         """
         await Replay(subscription, self._access(subscription), progress).run(since, until)
+
+    async def lay_down(
+        self, subscription: Subscription[KafkaSource], place: TopicForLetters, letter: Letter
+    ) -> Mapping[str, str]:
+        """Write a dead letter to its topic. Returns topic, partition and offset.
+
+        Raises ``NotTaken``; and ``SpecError`` as ``listen`` does.
+        """
+        assert place.topic is not None
+        event = letter.event
+        token = ("letter", subscription.name, event.source, event.id)
+        record = letter_record(place.topic, letter)
+        written = await self._writing.write(self._access(subscription), token, record)
+        if written.offset < 0:  # it was there already, and the broker does not know any more where
+            raise NotTaken(f"topic {place.topic} did not say where the record lies")
+        return coordinates_of(written.topic, written.partition, written.offset)
+
+    async def read_back(
+        self, subscription: Subscription[KafkaSource], coordinates: Mapping[str, str]
+    ) -> Event:
+        """The event of a dead letter that lies in a topic.
+
+        Raises ``Unreadable``; ``NotTaken`` when no broker answers; ``SpecError`` as ``listen``
+        does.
+        """
+        at = TopicPartition(coordinates["topic"], int(coordinates["partition"]))
+        offset = int(coordinates["offset"])
+        where = f"topic {at.topic} partition {at.partition} offset {offset}"
+        client = await self._writing.client(self._access(subscription))
+        try:
+            async with asyncio.timeout(_READ_WITHIN):
+                record = await fetch(client, at, offset)
+        except (KafkaError, OSError) as error:
+            raise Unreadable(f"{where}: {error or 'no answer in time'}") from error
+        if record is None:
+            raise Unreadable(f"{where}: it is there no more: retention took it, or the topic went")
+        try:
+            return event_of(record, decoder)
+        except ValueError as error:
+            raise Unreadable(f"{where}: it is no dead letter: {error}") from error
+
+    async def reply(
+        self, subscription: Subscription[KafkaSource], event: Event, reply: Reply
+    ) -> None:
+        """Write a function's answer to the topic of ``spec.source.reply``.
+
+        Raises ``NotTaken``; and ``SpecError`` as ``listen`` does.
+        """
+        to = subscription.source.reply
+        assert to is not None
+        token = ("reply", subscription.name, event.source, event.id)
+        record = reply_record(to.topic, event, reply)
+        await self._writing.write(self._access(subscription), token, record)
 
     def _access(self, subscription: Subscription[KafkaSource]) -> Access:
         return self._accesses.of(subscription, self._brokers(subscription.source))

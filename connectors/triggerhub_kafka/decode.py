@@ -103,6 +103,7 @@ def origin(record: Record) -> Origin:
         },
         key=record.key,
         headers=tuple((name, value) for name, value in record.headers),
+        value=record.value,
     )
 
 

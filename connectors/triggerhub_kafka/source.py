@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from triggerhub.connector import Cleanup, Reference, SourceModel
+from triggerhub.connector import Cleanup, LetterPlaces, Placed, Reference, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, expected
 
 _BROKER = Text(
@@ -159,10 +159,66 @@ class Security(SourceModel):
     sasl: SASL | None = Field(default=None, description="Log in with a name and a password.")
 
 
+class ReplyTo(SourceModel):
+    """Where the function's answers go."""
+
+    topic: Topic = Field(
+        description="The topic that gets the answers, each under the key of its record."
+    )
+
+
+def _reads(topic: str, source: str) -> str:
+    """CEL: the topic is one that the source reads."""
+    return (
+        f"(has({source}.topic) && {source}.topic == {topic} || "
+        f"has({source}.topics) && {topic} in {source}.topics)"
+    )
+
+
+def _answers_itself(source: KafkaSource) -> str:
+    if source.reply is None or not source.reads(source.reply.topic):
+        return ""
+    return f"found {source.reply.topic} in reply, {_ANOTHER}"
+
+
+def _buries_in_itself(both: Placed) -> str:
+    topic = both.place.topic
+    return f"found {topic}, {_ANOTHER}" if both.source.reads(topic) else ""
+
+
+_ANOTHER = "expected a topic that the trigger itself does not read"
+_REPLY, _LETTERS, _SOURCE = "self.reply.topic", "self.delivery.deadLetter.topic", "self.source"
+
+
+class TopicForLetters(LetterPlaces):
+    """Where dead letters go."""
+
+    spec_rules = (
+        Rule(
+            f"!has({_LETTERS}) || !{_reads(_LETTERS, _SOURCE)}",
+            _ANOTHER,
+            _buries_in_itself,
+            f"'found ' + {_LETTERS} + ', {_ANOTHER}'",
+        ),
+    )
+
+    topic: Topic | None = Field(
+        default=None, description="A topic of the same brokers that gets the dead letters."
+    )
+
+
 class KafkaSource(SourceModel):
     """Records of one or more topics, read by a consumer group."""
 
     exactly_one = ("topic", "topics")
+    field_rules = (
+        Rule(
+            f"!has(self.reply) || !{_reads(_REPLY, 'self')}",
+            _ANOTHER,
+            _answers_itself,
+            f"'found ' + {_REPLY} + ' in reply, {_ANOTHER}'",
+        ),
+    )
     short_names = ("kt",)
     source_column = ("topic", "topics")
 
@@ -200,11 +256,19 @@ class KafkaSource(SourceModel):
         description="Go on from somewhere else, in every partition: once for each id, also while "
         "the trigger is paused.",
     )
+    reply: ReplyTo | None = Field(
+        default=None,
+        description="Write the function's answers to a topic. Default: they are not kept.",
+    )
     cleanup: Annotated[Cleanup, Field(strict=False)] = Field(
         default=Cleanup.KEEP,
         description="What becomes of the consumer group when the trigger is deleted from a "
         "cluster. Delete: it is deleted, with its committed offsets.",
     )
+
+    def reads(self, topic: str) -> bool:
+        """The topic is one of those that it listens to."""
+        return topic in self.topic_names
 
     @property
     def topic_names(self) -> frozenset[str]:

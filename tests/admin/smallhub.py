@@ -7,17 +7,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import Metric
 
+from tests.plugins.triggerhub_cellar import CellarConnector
 from triggerhub.admin.api import serve
 from triggerhub.admin.states import key_of
 from triggerhub.admin.view import View
-from triggerhub.connector import Order, Subscription
+from triggerhub.connector import Connector, Installation, Letter, Order, Subscription
 from triggerhub.control.binding import Binding, Listening
 from triggerhub.control.listeners import SourceState
 from triggerhub.control.replays import Replays
@@ -36,10 +37,10 @@ from triggerhub.delivery.target import Target
 from triggerhub.delivery.transport import Transport
 from triggerhub.event import Event, Origin
 from triggerhub.settings import Settings
-from triggerhub.store.records import DeadLetter, Selection
+from triggerhub.store.records import DeadLetter, Elsewhere, Selection
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
-from triggerhub.testing.fakes import MemoryPositions
+from triggerhub.testing.fakes import MemoryPositions, subscription
 from triggerhub.testing.memory import MemoryConnector, MemoryLog, MemorySource
 
 
@@ -144,6 +145,7 @@ class Sources:
     connectors: dict[str, Any] = field(default_factory=dict)
     """By kind."""
     dispatcher: Dispatcher | None = None
+    cellar: CellarConnector = field(default_factory=lambda: CellarConnector(Installation()))
 
     def state(self, name: str) -> SourceState | None:
         return self.states.get(name)
@@ -159,6 +161,9 @@ class Sources:
             emit=self.dispatcher.link(listening.name), in_flight=listening.in_flight, grace=1.0,
             positions=MemoryPositions(), report=state, created=listening.created,
         )  # fmt: skip
+
+    async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:
+        return self.cellar, subscription(listening.source, name=listening.name)
 
 
 @dataclass(frozen=True)
@@ -267,6 +272,23 @@ class SmallHub:
         )
         await self.store.dead_letters.add(letter)
         return letter
+
+    async def lay_down(self, trigger: str = "orders", *, event_id: str = "7") -> DeadLetter:
+        """Store a dead letter of a binding elsewhere; what the hub's own store has of it."""
+        letter = await self.bury(trigger, event_id=event_id)
+        await self.store.dead_letters.delete(Selection(ids=(letter.id,)))
+        own = Letter(id=letter.id, event=letter.event, origin=letter.origin, evidence={})
+        shelves = self.sources.cellar.letters
+        shelves.append(("dead", own))
+        place = {"shelf": "dead", "number": str(len(shelves) - 1)}
+        entry = replace(
+            letter,
+            event=replace(letter.event, data=b""),
+            origin=Origin(),
+            elsewhere=Elsewhere(kind="KafkaTrigger", coordinates=place, size=2),
+        )
+        await self.store.dead_letters.add(entry)
+        return entry
 
     async def letters(self) -> list[str]:
         return [letter.id for letter in await self.store.dead_letters.list(Selection())]

@@ -136,11 +136,70 @@ async def test_one_dead_letter_shows_its_bytes(hub: SmallHub) -> None:
     assert told["firstTime"] == "2023-11-14T22:13:20.000Z"
 
 
+async def test_a_dead_letter_that_lies_elsewhere_shows_its_bytes_from_there(hub: SmallHub) -> None:
+    hub.bind()
+    letter = await hub.lay_down()
+    told = (await hub.ask("GET", f"/v1/dead-letters/{letter.id}")).json
+    assert b64decode(told["event"]["data_base64"]) == b"\xff\x00"
+    assert b64decode(told["origin"]["key_base64"]) == b"\xfe"
+    place = {"kind": "KafkaTrigger", "coordinates": {"shelf": "dead", "number": "0"}}
+    assert told["elsewhere"] == place
+    [listed] = (await hub.ask("GET", "/v1/dead-letters")).json["deadLetters"]
+    assert (listed["elsewhere"], listed["event"]["size"]) == (place, 2)
+
+
+async def test_a_dead_letter_that_cannot_be_read_shows_what_is_known_and_why(
+    hub: SmallHub,
+) -> None:
+    letter = await hub.lay_down()
+    told = (await hub.ask("GET", f"/v1/dead-letters/{letter.id}")).json
+    assert "KafkaTrigger shop/orders is not bound" in told["elsewhere"]["unread"]
+    assert (told["event"]["size"], told["event"]["data_base64"]) == (2, "")
+    hub.bind()
+    hub.sources.cellar.letters.clear()
+    told = (await hub.ask("GET", f"/v1/dead-letters/{letter.id}")).json
+    assert told["elsewhere"]["unread"] == "there is no such letter"
+    assert told["reason"] == "Rejected"
+
+
+async def test_a_purge_says_which_letters_stay_where_they_lie(hub: SmallHub) -> None:
+    await hub.bury()
+    await hub.lay_down()
+    answer = await hub.ask("DELETE", "/v1/dead-letters", {"all": True})
+    assert answer.json == {"deleted": 2, "elsewhere": 1}
+    assert len(hub.sources.cellar.letters) == 1
+
+
+async def test_a_redrive_reads_letters_from_where_they_lie_and_deletes_their_entries(
+    hub: SmallHub,
+) -> None:
+    hub.bind()
+    await hub.lay_down(event_id="7")
+    gone = await hub.lay_down(event_id="8")
+    hub.sources.cellar.letters.pop()
+    answer = await hub.ask("POST", "/v1/dead-letters/redrive", {"all": True})
+    told = {line["id"]: (line["outcome"], line["detail"]) for line in answer.lines}
+    assert told.pop(gone.id) == ("kept", "there is no such letter")
+    assert [*told.values()] == [("accepted", "")]
+    assert hub.function.seen == [("7", b"\xff\x00")]
+    assert await hub.letters() == [gone.id]
+
+
+async def test_a_letter_that_dies_again_keeps_what_its_source_said_of_it(hub: SmallHub) -> None:
+    hub.bind()
+    before = await hub.bury(event_id="7")
+    hub.function.default = 422
+    await hub.ask("POST", "/v1/dead-letters/redrive", {"all": True})
+    [after] = await hub.store.dead_letters.list(Selection())
+    assert after.id != before.id
+    assert after.origin == before.origin
+
+
 async def test_a_purge_deletes_what_is_selected(hub: SmallHub) -> None:
     await hub.bury()
     kept = await hub.bury("bills")
     answer = await hub.ask("DELETE", "/v1/dead-letters", {"trigger": "orders"})
-    assert answer.json == {"deleted": 1}
+    assert answer.json == {"deleted": 1, "elsewhere": 0}
     assert await hub.letters() == [kept.id]
 
 

@@ -168,6 +168,25 @@ async def test_a_purge_says_how_many_went(hub: SmallHub) -> None:
     assert (ran.code, ran.out) == (0, "1 dead letter deleted\n")
 
 
+async def test_a_purge_says_which_letters_stay_where_they_lie(hub: SmallHub) -> None:
+    await hub.lay_down()
+    ran = await ask(hub, "dlq", "purge", "--all")
+    first, second = ran.out.splitlines()
+    assert first == "1 dead letter deleted"
+    assert second.startswith("1 of them only from the hub's list: they stay")
+
+
+async def test_a_letter_that_lies_elsewhere_is_shown_from_there_by_a_hub(hub: SmallHub) -> None:
+    hub.bind()
+    letter = await hub.lay_down()
+    shown = await ask(hub, "dlq", "show", letter.id)
+    assert "It lies in    shelf dead, number 0" in shown.out
+    assert "ff 00" in shown.out
+    hub.sources.cellar.letters.clear()
+    shown = await ask(hub, "dlq", "show", letter.id)
+    assert "Data          2 bytes, not shown: there is no such letter" in shown.out
+
+
 async def test_dead_letters_are_listed_and_shown(hub: SmallHub) -> None:
     letter = await hub.bury()
     listed = await ask(hub, "dlq", "list", "--reason", "Rejected")

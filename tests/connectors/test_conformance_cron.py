@@ -43,6 +43,7 @@ async def test_the_cron_connector_keeps_the_contract_of_a_source() -> None:
     found = await check_connector(CronHarness())
     print(found)
     assert {result.promise for result in found.results if not result.held} == {
+        "a dead letter comes back as it was",
         "what waits when the listener stops comes again",
         "who sent an event that was not settled is told",
         "what is produced while nobody listens is there for the next listen",

@@ -65,6 +65,7 @@ async def test_the_http_connector_keeps_the_contract_of_a_source() -> None:
             found = await check_connector(HTTPHarness(tasks, other.getsockname()[1]))
     print(found)
     assert {result.promise for result in found.results if not result.held} == {
+        "a dead letter comes back as it was",
         "what was not settled comes again, under the same identity",
         "what waits when the listener stops comes again",
         "what is produced while nobody listens is there for the next listen",

@@ -222,6 +222,8 @@ def _kafka() -> Iterator[Row]:
             "2026-11-23-a", "a", "1.2_b:c+d", "-", "x" * 63)),
         *({"topic": "a", "seek": {"id": "a", "to": to}} for to in (
             "Earliest", {"timestamp": TIME})),
+        {"topic": "a", "reply": {"topic": "b"}}, {"topic": "a", "reply": None},
+        {"topics": ["a", "b"], "reply": {"topic": "c"}}, {"topic": "a", "reply": {"topic": "A"}},
     ]  # fmt: skip
     no: list[Body] = [
         {}, {"topic": "a", "topics": ["b"]}, {"topics": []}, {"topics": "a"}, {"topics": [None]},
@@ -242,6 +244,10 @@ def _kafka() -> Iterator[Row]:
             {"timestamp": "2026-01-31 08:00:00Z"}, {"timestamp": "2026-01-31T08:00:00+25:00"},
             {"timestamp": "0000-01-31T08:00:00Z"}, {"timestamp": 1})),
         {"topic": "a", "cleanup": "delete"}, {"topic": "a", "cleanup": True},
+        {"topic": "a", "reply": {}}, {"topic": "a", "reply": "b"}, {"topic": "a", "reply": []},
+        *({"topic": "a", "reply": {"topic": topic}} for topic in ("a", "", "..", "b c", None, 5)),
+        {"topics": ["b", "a"], "reply": {"topic": "a"}}, {"topic": "a", "reply": {"url": "b"}},
+        {"topic": "a", "reply": {"topic": "b", "key": "c"}},
     ]  # fmt: skip
     names: list[Any] = ["", "a b", "a,b", "a@b", "x" * 64, "é", 1, "a\n", None]
     places: list[Any] = ["latest", 5, [], {}, {"timestamp": "2026-01-31"}, {"offset": 1}, None]
@@ -253,6 +259,37 @@ def _kafka() -> Iterator[Row]:
     ]  # fmt: skip
     no += [{"topic": "a", "seek": seek} for seek in seeks]
     yield from _of("KafkaTrigger", yes, no)
+    yield from _letters()
+
+
+def _letters() -> Iterator[Row]:
+    """Dead letters to a topic: what spans both halves of the spec."""
+    many = {"topics": [f"{'t' * 245}{n}" for n in range(500)]}
+    one, two = {"topic": "a"}, {"topics": ["a", "b"]}
+    choices: list[tuple[Body, Any, bool]] = [
+        (one, {"topic": "dead"}, True),
+        (one, {}, True),
+        (one, None, True),
+        (one, {"topic": None}, True),
+        (one, {"url": "http://d.example/"}, True),
+        (one, {"topic": "dead", "url": None}, True),
+        (two, {"topic": "c"}, True),
+        (many, {"topic": "t" * 249}, True),
+        (one, {"topic": "A"}, True),
+        (one | {"reply": {"topic": "b"}}, {"topic": "b"}, True),
+        (one, {"topic": "a"}, False),
+        (two, {"topic": "b"}, False),
+        (many, {"topic": many["topics"][-1]}, False),
+        (one, {"topic": "dead", "url": "http://d.example/"}, False),
+        (one, {"topic": ""}, False),
+        (one, {"topic": ".."}, False),
+        (one, {"topic": 5}, False),
+        (one, {"topics": ["dead"]}, False),
+        (one, {"subject": "dead"}, False),
+    ]
+    for number, (source, letters, good) in enumerate(choices):
+        body = trigger("KafkaTrigger", source, delivery={"deadLetter": letters})
+        yield Row(f"letters {number}: {_short(letters)}", body, good)
 
 
 def _security() -> Iterator[Row]:

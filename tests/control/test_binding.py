@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from triggerhub.connector import Reference, SourceModel
-from triggerhub.control.binding import Binding, bind, choose
+from triggerhub.connector import LetterPlaces, Reference, SourceModel
+from triggerhub.control.binding import Binding, Listening, bind, choose
 from triggerhub.control.decoding import decode
 from triggerhub.control.listeners import SourceState
+from triggerhub.control.outlets import Outlet
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import Function, Manifest, ResourceKey, Trigger, Where
 from triggerhub.control.services import Reach
@@ -66,7 +67,11 @@ def joined(
 ) -> dict[str, Binding]:
     urls = {key: f"http://{key.name}.test/" for key in known if reached}
     own = {} if values is None else {one.key: values}
-    return bind([one], choose([one], known.values()), urls, own, before or {})
+    return bind([one], choose([one], known.values()), urls, own, before or {}, no_outlet)
+
+
+def no_outlet(listening: Listening, _place: LetterPlaces | None) -> Outlet:
+    raise AssertionError(f"nothing of {listening.name} goes to its source's own system")
 
 
 def judged(

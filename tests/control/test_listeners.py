@@ -13,6 +13,7 @@ import pytest
 from tests.fakes import MemoryStore, ScriptedFunction
 from triggerhub.connector import (
     Installation,
+    NotTaken,
     Order,
     Positions,
     Sought,
@@ -72,6 +73,17 @@ class Scripted:
         subscription.report.sought(Sought(id=wish.id, time=CREATED, positions="7"))
 
 
+class Open(Scripted):
+    """As one that shares a client among its subscriptions."""
+
+    async def __aenter__(self) -> Open:
+        self.diary.append("open")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.diary.append("closed")
+
+
 class Store(MemoryStore):
     def positions(self, subscription: str) -> Positions:
         return MemoryPositions()
@@ -85,8 +97,8 @@ def _fresh() -> None:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Listeners]:
-    kind: Any = Kind("TestTrigger", lambda: Scripted)
+async def listening(connector: type[Scripted] = Scripted) -> AsyncIterator[Listeners]:
+    kind: Any = Kind("TestTrigger", lambda: connector)
     store = Store()
     dispatcher = Dispatcher(ScriptedFunction(), store)
     async with Listeners({"TestTrigger": kind}, Installation(), dispatcher, store) as listeners:
@@ -117,6 +129,17 @@ async def test_only_what_changed_is_restarted() -> None:
     assert sorted(line[1:] for line in diary if line[0] == "+") == sorted(
         line[1:] for line in diary if line[0] == "-"
     )
+
+
+async def test_a_connector_is_reached_without_a_listener_until_the_hub_ends() -> None:
+    async with listening(Open) as listeners:
+        connector, subscription = await listeners.reach(wanted("one", "b"))
+        assert (subscription.name, subscription.source.place) == ("ns.one.f", "b")
+        assert (await listeners.reach(wanted("two")))[0] is connector
+        assert Scripted.diary == ["open"]
+    assert Scripted.diary == ["open", "closed"]
+    with pytest.raises(NotTaken, match="the hub is stopping"):
+        await listeners.reach(wanted("one"))
 
 
 async def test_the_new_starts_when_the_old_has_stopped_and_no_other_waits_for_that() -> None:

@@ -49,6 +49,14 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
             del sys.modules[name]
 
 
+def test_what_no_dead_letters_can_lie_in_breaks_its_kind(shelf: Shelf) -> None:
+    text = GOOD.format(kind="ATrigger") + "    dead_letter = Source\n"
+    shelf.put("acme", "ATrigger", "shelf_wrong:Connector", shelf_wrong=text)
+    kind = shelf.kinds()["ATrigger"]
+    assert "expected a kind of LetterPlaces" in kind.missing
+    assert kind.places is None
+
+
 def test_a_kind_is_imported_only_when_it_is_used(shelf: Shelf) -> None:
     shelf.put("acme", "ATrigger", "shelf_lazy:Connector", shelf_lazy=GOOD.format(kind="ATrigger"))
     kind = shelf.kinds()["ATrigger"]

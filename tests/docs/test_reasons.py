@@ -25,7 +25,7 @@ _REASON_GIVERS = (
     "triggerhub/control/services.py",
     "triggerhub/control/status.py",
     "triggerhub/delivery/course.py",
-    "triggerhub/delivery/link.py",
+    "triggerhub/delivery/problems.py",
     "triggerhub/functions/absent.py",
     "triggerhub/functions/version.py",
     "connectors/triggerhub_*/connector.py",

@@ -74,7 +74,10 @@ def test_every_model_of_a_manifest_has_its_table() -> None:
                          ("triggerhub.control.specs", "FunctionSpec")):  # fmt: skip
         wanted |= models(getattr(importlib.import_module(module), name))
     for entry in entry_points(group="triggerhub.connectors"):
-        wanted |= models(entry.load().source)
+        connector = entry.load()
+        wanted |= models(connector.source)
+        if hasattr(connector, "dead_letter"):
+            wanted |= models(connector.dead_letter)
     assert told == wanted
 
 

@@ -17,7 +17,7 @@ from triggerhub.store.codec import (
     letter_row,
     searchable,
 )
-from triggerhub.store.records import Attempt, DeadLetter, Delivery, StoreError
+from triggerhub.store.records import Attempt, DeadLetter, Delivery, Elsewhere, StoreError
 
 _ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
 _NAME = st.text("abc-", min_size=1, max_size=8)
@@ -49,6 +49,13 @@ _ORIGINS = st.builds(
     coordinates=st.dictionaries(_ANY_TEXT, _ANY_TEXT, max_size=3),
     key=st.none() | _BYTES,
     headers=st.lists(st.tuples(_ANY_TEXT, st.none() | _BYTES), max_size=3).map(tuple),
+    value=st.none() | _BYTES,
+)
+_ELSEWHERE = st.builds(
+    Elsewhere,
+    kind=_ANY_TEXT,
+    coordinates=st.dictionaries(_ANY_TEXT, _ANY_TEXT, max_size=3),
+    size=st.integers(0, 2**40),
 )
 _LETTERS = st.builds(
     DeadLetter,
@@ -65,6 +72,7 @@ _LETTERS = st.builds(
     attempts=st.integers(0, 1000),
     first_time=_SECONDS,
     last_time=_SECONDS,
+    elsewhere=st.none() | _ELSEWHERE,
 )
 _DELIVERIES = st.builds(
     Delivery,
@@ -134,10 +142,22 @@ def test_what_belongs_to_the_process_is_left_out() -> None:
     assert letter_of(letter_row(letter)).event == event
 
 
+def test_data_that_the_source_has_as_it_is_is_kept_once() -> None:
+    event = Event(id="1", source="s", type="t", data=b"as it is")
+    letter = DeadLetter(
+        id="A", namespace="n", trigger="t", function="f", event=event,
+        origin=Origin(value=b"as it is"), reason="Rejected", detail="", last_status=None,
+        last_response=b"", attempts=1, first_time=1.0, last_time=1.0,
+    )  # fmt: skip
+    row = letter_row(letter)
+    assert "value" not in row[5]
+    assert letter_of(row).origin == letter.origin
+
+
 @pytest.mark.parametrize("evidence", ["", "[]", "{}", '{"event": {"colour": 1}, "time": "noon"}'])
 def test_a_damaged_letter_is_named(evidence: str) -> None:
     with pytest.raises(StoreError, match="dead letter 01J is damaged"):
-        letter_of(("01J", "n", "t", "f", "Rejected", evidence, b"", None, b""))
+        letter_of(("01J", "n", "t", "f", "Rejected", evidence, b"", None, b"", None))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settled": "gone", "attempts": []}'])

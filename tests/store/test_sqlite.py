@@ -12,13 +12,16 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from triggerhub.event import Event, Origin
-from triggerhub.store.records import DeadLetter, Delivery, Selection, StoreError
+from triggerhub.store.codec import letter_row
+from triggerhub.store.records import DeadLetter, Delivery, Elsewhere, Selection, StoreError
+from triggerhub.store.schema import APPLICATION_ID, MIGRATIONS
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
 
@@ -324,8 +327,24 @@ class TestOpening:
                 await _stored(directory, read_only=read_only)
             assert str(refused.value) == (
                 f"{file} was written by a newer triggerhub: found schema version 99, "
-                "expected at most 1"
+                "expected at most 2"
             )
+
+    async def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_letters(
+        self, tmp_path: Path
+    ) -> None:
+        letter = _letter()
+        _written_by_the_first_version(tmp_path / "triggerhub.db", letter)
+        with pytest.raises(StoreError, match=r"older triggerhub \(schema version 1, expected 2\)"):
+            await _stored(tmp_path, read_only=True)
+        elsewhere = Elsewhere(kind="KafkaTrigger", coordinates={"offset": "3"}, size=9)
+        entry = replace(_letter(b""), elsewhere=elsewhere)
+        async with SQLiteStore(tmp_path) as store:
+            await store.dead_letters.add(entry)
+            found = await store.dead_letters.list(EVERYTHING)
+        assert [one.id for one in found] == [letter.id, entry.id]
+        assert found[0].event == letter.event
+        assert [one.elsewhere for one in found] == [None, elsewhere]
 
     async def test_a_file_that_is_no_database_is_refused_and_left_alone(
         self, tmp_path: Path
@@ -359,6 +378,21 @@ class TestOpening:
         assert told == f"{public}/triggerhub.db cannot be written: Permission denied"
         told = await _as_nobody(public, "SQLiteStore(directory / 'data')")
         assert told == f"{public}/data cannot be made: Permission denied"
+
+
+def _written_by_the_first_version(file: Path, letter: DeadLetter) -> None:
+    db = sqlite3.connect(file, isolation_level=None)
+    for statement in MIGRATIONS[0]:
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 1")
+    *row, _ = letter_row(letter)
+    db.execute(
+        "INSERT INTO dead_letters (id, namespace, trigger, function, reason, evidence,"
+        " last_response, origin_key, data, stored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1.0)",
+        row,
+    )
+    db.close()
 
 
 @pytest.fixture
@@ -645,7 +679,7 @@ class TestDeadLetters:
         clock.now += 60.0
         await store.dead_letters.add(young)
         assert await store.dead_letters.list(Selection(older_than=30.0)) == [old]
-        assert await store.dead_letters.delete(Selection(older_than=30.0)) == 1
+        assert await store.dead_letters.delete(Selection(older_than=30.0)) == (1, 0)
         assert await store.dead_letters.list(EVERYTHING) == [young]
 
     async def test_what_comes_during_a_purge_stays(self, store: SQLiteStore) -> None:
@@ -657,7 +691,7 @@ class TestDeadLetters:
         while not purge.done():
             await store.dead_letters.add(_letter())
             added += 1
-        gone = await purge
+        gone = (await purge).number
         assert gone >= 1_000
         left = await store.dead_letters.list(EVERYTHING, limit=10_000)
         assert len(left) == 1_000 + added - gone

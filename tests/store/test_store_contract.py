@@ -175,7 +175,7 @@ class TestDeadLetters:
             await store.dead_letters.add(letter)
         listed = await store.dead_letters.list(selection)
         assert "".join(letter.id for letter in listed) == expected
-        assert await store.dead_letters.delete(selection) == len(expected)
+        assert await store.dead_letters.delete(selection) == (len(expected), 0)
         left = await store.dead_letters.list(Selection())
         assert {letter.id for letter in left} == set("ABCD") - set(expected)
 
@@ -184,7 +184,7 @@ class TestDeadLetters:
             for _ in range(1_000):
                 tasks.create_task(store.dead_letters.add(_letter()))
         assert await store.dead_letters.counts() == {("shop", "orders", "handle"): 1_000}
-        assert await store.dead_letters.delete(Selection()) == 1_000
+        assert await store.dead_letters.delete(Selection()) == (1_000, 0)
         assert await store.dead_letters.counts() == {}
 
     async def test_counts_are_by_binding(self, store: Store) -> None:

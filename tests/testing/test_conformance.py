@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
+from typing import ClassVar
 
 import pytest
 
-from triggerhub.connector import Connector, Emit, GivenBack, Order, Sought, Subscription
-from triggerhub.event import Event, Outcome
-from triggerhub.testing import Conformance, Feature, Harness, Sample, check_connector
+from triggerhub.connector import (
+    Connector,
+    Emit,
+    GivenBack,
+    Letter,
+    LetterPlaces,
+    Order,
+    Sought,
+    Subscription,
+)
+from triggerhub.event import Event, Origin, Outcome
+from triggerhub.testing import Conformance, Feature, Harness, Result, Sample, check_connector
 from triggerhub.testing.memory import MemoryConnector, MemoryLog, MemorySource
 from triggerhub.window import OffsetTracker, Window
 
@@ -390,6 +400,7 @@ async def test_a_good_connector_keeps_every_promise(factory: Factory) -> None:
     open_ones = {result.promise: result.reason for result in found.results if not result.held}
     assert open_ones == {
         "who sent an event that was not settled is told": "the harness does not name ANSWERS",
+        "a dead letter comes back as it was": "the harness names no place for them",
         "several processes share a subscription": "the harness does not name SHARES",
     }
 
@@ -445,6 +456,99 @@ class NeverTakesOver(TakesTurns):
             subscription.report.connected()
             await asyncio.Event().wait()
         await super().listen(subscription)
+
+
+class Logs(LetterPlaces):
+    log: str | None = None
+
+
+class Burying(MemoryConnector):
+    """Keeps dead letters in a list."""
+
+    dead_letter = Logs
+    laid: ClassVar[list[Letter]] = []
+
+    async def lay_down(
+        self, subscription: Subscription[MemorySource], place: Logs, letter: Letter
+    ) -> Mapping[str, str]:
+        self.laid.append(letter)
+        return {"number": str(len(self.laid) - 1)}
+
+    async def read_back(
+        self, subscription: Subscription[MemorySource], coordinates: Mapping[str, str]
+    ) -> Event:
+        letter = self.laid[int(coordinates["number"])]
+        return replace(letter.event, origin=lambda: letter.origin)
+
+
+class ForgetsKeys(Burying):
+    async def read_back(
+        self, subscription: Subscription[MemorySource], coordinates: Mapping[str, str]
+    ) -> Event:
+        return replace(await super().read_back(subscription, coordinates), key=None)
+
+
+class StripsData(Burying):
+    async def lay_down(
+        self, subscription: Subscription[MemorySource], place: Logs, letter: Letter
+    ) -> Mapping[str, str]:
+        stripped = replace(letter.event, data=letter.event.data.strip())
+        return await super().lay_down(subscription, place, replace(letter, event=stripped))
+
+
+class Renames(Burying):
+    async def read_back(
+        self, subscription: Subscription[MemorySource], coordinates: Mapping[str, str]
+    ) -> Event:
+        return replace(await super().read_back(subscription, coordinates), source="/dead")
+
+
+class LosesTheirOrigin(Burying):
+    async def read_back(
+        self, subscription: Subscription[MemorySource], coordinates: Mapping[str, str]
+    ) -> Event:
+        return replace(
+            await super().read_back(subscription, coordinates), origin=lambda: Origin(key=b"other")
+        )
+
+
+class PutsAllInOnePlace(Burying):
+    async def lay_down(
+        self, subscription: Subscription[MemorySource], place: Logs, letter: Letter
+    ) -> Mapping[str, str]:
+        await super().lay_down(subscription, place, letter)
+        return {"number": "0"}
+
+
+def burying(factory: Factory) -> MemoryHarness:
+    harness = MemoryHarness(factory)
+    harness.letters = Logs(log="dead")
+    Burying.laid.clear()
+    return harness
+
+
+async def test_a_connector_that_takes_dead_letters_passes() -> None:
+    found = await check_connector(burying(Burying))
+    assert Result("a dead letter comes back as it was", held=True) in found.results
+    assert Burying.laid
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        (ForgetsKeys, "came back as Event("),
+        (StripsData, "came back with"),
+        (Renames, "came back as ('/dead', "),
+        (LosesTheirOrigin, "came back with the origin Origin("),
+        (PutsAllInOnePlace, "two letters lie in {'number': '0'}"),
+    ],
+)
+async def test_a_connector_that_keeps_dead_letters_badly_fails(
+    factory: Factory, sentence: str
+) -> None:
+    with pytest.raises(AssertionError) as caught:
+        await check_connector(burying(factory))
+    assert sentence in str(caught.value)
 
 
 async def test_processes_that_share_a_subscription_pass() -> None:

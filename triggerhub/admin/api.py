@@ -37,6 +37,7 @@ from triggerhub.admin.wire import (
     selection_of,
     trigger_json,
 )
+from triggerhub.connector import Unreadable
 from triggerhub.control.replays import Refused, Replays
 from triggerhub.settings import Settings
 from triggerhub.store.records import Selection, StoreError
@@ -122,14 +123,19 @@ class Api:
         letter = await self._view.store.dead_letters.get(letter_id)
         if letter is None:
             raise HTTPException(404, f"there is no dead letter {letter_id}")
-        return JSONResponse(letter_json(letter, whole=True))
+        unread = ""
+        try:
+            letter = await self._view.whole(letter)
+        except Unreadable as error:
+            unread = str(error)
+        return JSONResponse(letter_json(letter, whole=True, unread=unread))
 
     async def purge(self, request: Request) -> Response:
         selection = _selected(await _body(request))
         deleted = await self._view.store.dead_letters.delete(selection)
         self._view.recount()
-        log.info("dead_letters.purged", deleted=deleted)
-        return JSONResponse({"deleted": deleted})
+        log.info("dead_letters.purged", deleted=deleted.number, elsewhere=deleted.elsewhere)
+        return JSONResponse({"deleted": deleted.number, "elsewhere": deleted.elsewhere})
 
     async def redrive(self, request: Request) -> Response:
         body = await _body(request)
@@ -141,7 +147,7 @@ class Api:
                 await send(asdict(redriven))
 
             try:
-                await Redrive(self._view.dispatcher, self._view.store, tell).run(selection, timeout)
+                await Redrive(self._view, tell).run(selection, timeout)
             except* StoreError as errors:
                 await send({"error": "StoreError", "message": str(_leaf(errors))})
             finally:

@@ -9,6 +9,7 @@ from prometheus_client import Metric
 
 from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
+from triggerhub.control.outlets import Connections
 from triggerhub.control.resources import Function, Snapshot
 from triggerhub.control.services import Reach
 from triggerhub.control.status import TriggerStatus
@@ -26,7 +27,7 @@ class Manifests(Protocol):
     def functions(self) -> list[tuple[Function, Reach]]: ...
 
 
-class Sources(Protocol):
+class Sources(Connections, Protocol):
     """What the picture needs of the listeners."""
 
     def state(self, name: str) -> SourceState | None: ...

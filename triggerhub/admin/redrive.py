@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from triggerhub.connector import GivenBack
-from triggerhub.delivery.dispatcher import Dispatcher
+from triggerhub.admin.view import View
+from triggerhub.connector import GivenBack, Unreadable
 from triggerhub.event import Settled
-from triggerhub.store.records import DeadLetter, Selection, Store
+from triggerhub.store.records import DeadLetter, Selection
 from triggerhub.store.ulid import new_ulid
 
 AT_ONCE = 16
@@ -38,9 +38,10 @@ class Redrive:
     """One request's work. A letter is deleted only after its event had an outcome, so a hub that
     is killed in between has it still. Letters of one key go one after the other, oldest first."""
 
-    def __init__(self, dispatcher: Dispatcher, store: Store, tell: Tell) -> None:
-        self._dispatcher = dispatcher
-        self._store = store
+    def __init__(self, view: View, tell: Tell) -> None:
+        self._whole = view.whole
+        self._dispatcher = view.dispatcher
+        self._store = view.store
         self._tell = tell
         self._room = asyncio.Semaphore(AT_ONCE)
         self._under_way: defaultdict[str, dict[asyncio.Timeout, None]] = defaultdict(dict)
@@ -92,10 +93,15 @@ class Redrive:
         under_way[limit] = None
         try:
             async with limit:
-                outcome = await self._dispatcher.dispatch(letter.binding, letter.event)
+                whole = await self._whole(letter)
+                if whole.event.fault is not None:
+                    return Redriven(letter.id, "kept", _undecodable(whole))
+                # Should it die again, its letter is made of the same.
+                event = replace(whole.event, origin=lambda: whole.origin)
+                outcome = await self._dispatcher.dispatch(letter.binding, event)
         except TimeoutError:
             return Redriven(letter.id, "kept", self._why_not(letter.binding))
-        except GivenBack as error:
+        except (GivenBack, Unreadable) as error:
             return Redriven(letter.id, "kept", str(error))
         finally:
             del under_way[limit]
@@ -109,8 +115,8 @@ class Redrive:
         return Redriven(letter.id, "kept", f"it would be {outcome.settled} now")
 
     def _hopeless(self, letter: DeadLetter) -> str:
-        if letter.event.fault is not None:
-            return f"the record could not be decoded: {letter.event.fault}"
+        if letter.event.fault is not None and letter.elsewhere is None:
+            return _undecodable(letter)
         if asyncio.get_running_loop().time() >= self._deadline:
             return "the time limit had passed"
         return self._away(letter.binding) if self._under_way[letter.binding] else ""
@@ -138,3 +144,7 @@ class Redrive:
 
     def _last_error(self, binding: str) -> str:
         return next((k.last_error for k in self._dispatcher.links() if k.name == binding), "")
+
+
+def _undecodable(letter: DeadLetter) -> str:
+    return f"the record could not be decoded: {letter.event.fault}"

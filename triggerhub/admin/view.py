@@ -19,14 +19,16 @@ from triggerhub.admin.states import (
     stopping,
     unbound,
 )
+from triggerhub.connector import Unreadable
 from triggerhub.control.binding import Binding
 from triggerhub.control.faults import Fault
 from triggerhub.control.listeners import SourceState
+from triggerhub.control.outlets import Outlet
 from triggerhub.control.status import State, TriggerStatus, paused_message, seek_shape
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
 from triggerhub.delivery.tally import Tally
-from triggerhub.store.records import Store, StoreError
+from triggerhub.store.records import DeadLetter, Store, StoreError
 
 _SAMPLES = 6
 _EVERY = 1.0
@@ -245,6 +247,21 @@ class View:
                 kept[link.name] = known if known and known[0] == failed else (failed, now)
         self._failures = kept
         self._samples.append((time.monotonic(), sampled))
+
+    async def whole(self, letter: DeadLetter) -> DeadLetter:
+        """A dead letter with all its bytes, from where they lie. Raises ``Unreadable``."""
+        lies = letter.elsewhere
+        if lies is None:
+            return letter
+        # Any binding of the trigger: what it has of its source is the same.
+        wanted = (lies.kind, letter.namespace, letter.trigger)
+        for half in (binding.listening for binding in self._reconciler.bindings):
+            if (half.kind, half.namespace, half.trigger) == wanted:
+                return await Outlet(half, None, self._listeners).read_back(letter)
+        raise Unreadable(
+            f"{lies.kind} {letter.namespace}/{letter.trigger} is not bound, so it is not known "
+            "how its system is reached"
+        )
 
     async def count_letters(self, *, only_if_quick: bool = False) -> None:
         """Count the dead letters now; ``only_if_quick``: unless that took long last time."""

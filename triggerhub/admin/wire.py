@@ -60,8 +60,9 @@ def trigger_json(status: TriggerStatus) -> Json:
     }
 
 
-def letter_json(letter: DeadLetter, *, whole: bool) -> Json:
-    """A dead letter; ``whole`` adds its bytes, in base64: data, last response, origin."""
+def letter_json(letter: DeadLetter, *, whole: bool, unread: str = "") -> Json:
+    """A dead letter; ``whole`` adds its bytes, in base64: data, last response, origin. ``unread``:
+    why those that lie elsewhere are not there."""
     shape: Json = {
         "id": letter.id,
         "binding": letter.binding,
@@ -76,6 +77,12 @@ def letter_json(letter: DeadLetter, *, whole: bool) -> Json:
         "lastTime": moment(letter.last_time),
         "event": _event_json(letter.event),
     }
+    if letter.elsewhere is not None:
+        lies = letter.elsewhere
+        shape["event"]["size"] = lies.size
+        shape["elsewhere"] = {"kind": lies.kind, "coordinates": dict(lies.coordinates)}
+        if unread:
+            shape["elsewhere"]["unread"] = unread
     if whole:
         shape["event"]["data_base64"] = _base64(letter.event.data)
         shape["lastResponse_base64"] = _base64(letter.last_response)

@@ -204,6 +204,11 @@ def purge(
         document(answer, output)
     else:
         print(f"{plural(answer['deleted'], 'dead letter')} deleted")
+        if answer["elsewhere"]:
+            print(
+                f"{answer['elsewhere']} of them only from the hub's list: they stay in the system "
+                "that they were laid down in, for as long as that keeps them"
+            )
 
 
 def _selection(

@@ -38,18 +38,30 @@ def evidence(letter: dict[str, Any]) -> Iterator[str]:
     for name, value in event.get("extensions", {}).items():
         yield _field("Extension", f"{name} = {value}")
     yield from _origin(origin)
-    data = b64decode(event["data_base64"])
-    yield _field("Data", _size(len(data)))
-    yield from _data(data)
+    yield from _elsewhere(letter)
+    if "unread" in letter.get("elsewhere", ()):
+        yield _field("Data", f"{_size(event['size'])}, not shown: {letter['elsewhere']['unread']}")
+    else:
+        data = b64decode(event["data_base64"])
+        yield _field("Data", _size(len(data)))
+        yield from _data(data)
     yield ""
     yield f"Send it again:  triggerhub dlq redrive {letter['id']}"
     yield f"All its bytes:  triggerhub dlq show {letter['id']} -o json"
 
 
+def _elsewhere(letter: dict[str, Any]) -> Iterator[str]:
+    if "elsewhere" in letter:
+        yield _field("It lies in", _pairs(letter["elsewhere"]["coordinates"]))
+
+
+def _pairs(coordinates: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in coordinates.items())
+
+
 def _origin(origin: dict[str, Any]) -> Iterator[str]:
     if origin["coordinates"]:
-        found = ", ".join(f"{name} {value}" for name, value in origin["coordinates"].items())
-        yield _field("From", found)
+        yield _field("From", _pairs(origin["coordinates"]))
     if origin["key_base64"] is not None:
         yield _field("Source key", _short(b64decode(origin["key_base64"])))
     for header in origin["headers"]:

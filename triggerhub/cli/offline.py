@@ -12,6 +12,8 @@ from triggerhub.cli.failure import Failure
 from triggerhub.store.records import StoreError
 from triggerhub.store.sqlite import SQLiteStore
 
+_ONLY_A_HUB = "only a running hub reads it from there"
+
 T = TypeVar("T")
 
 
@@ -36,7 +38,8 @@ def shown_from(folder: Path, letter_id: str) -> dict[str, Any]:
             letter = await store.dead_letters.get(letter_id)
             if letter is None:
                 raise Failure(f"there is no dead letter {letter_id}")
-            return letter_json(letter, whole=True)
+            # Only a hub knows how the system is reached.
+            return letter_json(letter, whole=True, unread=_ONLY_A_HUB)
 
     return _run(read())
 

@@ -72,7 +72,7 @@ def turns(before: Reported | None, now: Reported) -> Iterator[Turn]:
     was_ready = old.get("Ready")
     if ready is not None and was_ready is not None and ready.reason != was_ready.reason:
         if ready.reason in ("FunctionAway", "FunctionGone", "Blocked", "DeadLetterUnavailable",
-                            "NoEndpoints"):  # fmt: skip
+                            "ReplyRefused", "ReplyUnavailable", "NoEndpoints"):  # fmt: skip
             yield Turn(ready.reason, ready.message, warning=True)
         elif was_ready.reason == "FunctionAway" and ready.status == "True":
             yield Turn("FunctionBack", "the function answers again")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import BaseModel
 
-from triggerhub.connector import Order, Reference
+from triggerhub.connector import LetterPlaces, Order, Reference
+from triggerhub.control.outlets import Outlet
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import Format, OnExhausted, Target
+
+Outlets = Callable[["Listening", LetterPlaces | None], Outlet]
+"""Makes the outlet of a binding to a place in its source's own system."""
 
 Chosen = Mapping[ResourceKey, Sequence[Function]]
 """Of every trigger the functions that it means and that exist, by name."""
@@ -78,6 +82,7 @@ def bind(
     urls: Mapping[ResourceKey, str],
     values: Mapping[ResourceKey, Mapping[Reference, bytes] | None],
     known: Mapping[str, Binding],
+    outlets: Outlets,
 ) -> dict[str, Binding]:
     """All bindings by name, older triggers first.
 
@@ -85,6 +90,7 @@ def bind(
     stand for, None where one stands for nothing. A trigger whose connector is not installed, or
     whose references are not all there, has no binding. Those of ``known`` that would be made
     again as they are stay the same objects: work for one change is work for one binding.
+    ``outlets`` makes what writes to a source's own system.
     """
     bindings: dict[str, Binding] = {}
     for trigger in triggers:
@@ -105,16 +111,34 @@ def bind(
                 or binding.target.url != url
                 or binding.listening.values != own
             ):
-                binding = _join(trigger, function, url, own)
+                binding = _join(trigger, function, url, own, outlets)
             bindings[name] = binding
     return bindings
 
 
 def _join(
-    trigger: Trigger, function: Function, url: str, values: Mapping[Reference, bytes]
+    trigger: Trigger,
+    function: Function,
+    url: str,
+    values: Mapping[Reference, bytes],
+    outlets: Outlets,
 ) -> Binding:
     delivery = trigger.spec.delivery
     assert trigger.source is not None
+    listening = Listening(
+        name=f"{trigger.namespace}.{trigger.name}.{function.name}",
+        kind=trigger.kind,
+        namespace=trigger.namespace,
+        trigger=trigger.name,
+        function=function.name,
+        source=trigger.source,
+        order=Order(delivery.order),
+        in_flight=delivery.in_flight,
+        created=trigger.created,
+        values=values,
+    )
+    place = delivery.dead_letter.place
+    answers = getattr(trigger.source, "reply", None) is not None
     target = Target(
         namespace=trigger.namespace,
         trigger=trigger.name,
@@ -130,21 +154,7 @@ def _join(
         ),
         on_exhausted=OnExhausted(delivery.on_exhausted),
         dead_letter_url=delivery.dead_letter.url,
+        letters=None if place is None else outlets(listening, place),
+        replies=outlets(listening, None) if answers else None,
     )
-    return Binding(
-        listening=Listening(
-            name=target.name,
-            kind=trigger.kind,
-            namespace=trigger.namespace,
-            trigger=trigger.name,
-            function=function.name,
-            source=trigger.source,
-            order=Order(delivery.order),
-            in_flight=delivery.in_flight,
-            created=trigger.created,
-            values=values,
-        ),
-        target=target,
-        paused=trigger.spec.paused,
-        trigger=trigger,
-    )
+    return Binding(listening=listening, target=target, paused=trigger.spec.paused, trigger=trigger)

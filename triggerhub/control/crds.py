@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from triggerhub.control.kinds import spec_rules, trigger_spec
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import API_VERSION, FUNCTION, GROUP, VERSION, plural_of
 from triggerhub.control.schemas import Schema, structural
-from triggerhub.control.specs import FunctionSpec, TriggerSpec
-from triggerhub.fields import cel_text
+from triggerhub.control.specs import FunctionSpec
+from triggerhub.fields import VALIDATIONS, cel_text, written
 
 CATEGORY = "triggerhub"
 
@@ -109,8 +110,11 @@ def crd(kind: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     model = kinds[kind].source
     if model is None:
         raise ValueError(kinds[kind].missing)
-    spec = structural(TriggerSpec)
+    places = kinds[kind].places
+    spec = structural(trigger_spec(places))
     spec["properties"]["source"] = structural(model)
+    if rules := spec_rules(places):
+        spec[VALIDATIONS] = [*spec.get(VALIDATIONS, ()), *map(written, rules)]
     spec["required"] = [*spec.get("required", ()), "source"]
     columns = [
         *_READY,

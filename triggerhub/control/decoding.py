@@ -12,13 +12,15 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from triggerhub.connector import Placed
 from triggerhub.control.faults import Fault, dotted, faults_of, nearest, shown
+from triggerhub.control.kinds import spec_rules, trigger_spec
 from triggerhub.control.places import FieldPath, aliases
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import API_VERSION, FUNCTION, Function, Manifest, Trigger
 from triggerhub.control.retouching import as_stored, without_strangers
 from triggerhub.control.scalars import AnnotationKey, LabelKey, LabelValue, Name
-from triggerhub.control.specs import DeliverySpec, FunctionSpec, TriggerSpec
+from triggerhub.control.specs import DeliverySpec, FunctionSpec
 from triggerhub.fields import Checked
 
 M = TypeVar("M", bound=BaseModel)
@@ -167,7 +169,8 @@ def _trigger(
     manifest: Manifest, spec: Mapping[str, Any], kind: Kind, faults: list[Fault]
 ) -> Trigger | None:
     own = {key: value for key, value in spec.items() if key != "source"}
-    model = _validated(TriggerSpec, own, manifest, ("spec",), faults, also=("source",))
+    wanted = trigger_spec(kind.places)
+    model = _validated(wanted, own, manifest, ("spec",), faults, also=("source",))
     raw, path = spec.get("source"), ("spec", "source")
     source = None
     if not isinstance(raw, Mapping):
@@ -176,6 +179,11 @@ def _trigger(
         source = _validated(kind.source, raw, manifest, path, faults)
     if model is None:
         return None
+    place = model.delivery.dead_letter.place
+    if place is not None and source is not None:
+        both, at = Placed(source, place), ("spec", "delivery", "deadLetter")
+        wrongs = [rule.wrong(both) for rule in spec_rules(kind.places)]
+        faults += [manifest.fault(at, found=wrong) for wrong in wrongs if wrong]
     # Thousands of triggers want the same: one value stands for all of them.
     delivery = _deliveries.setdefault(model.delivery, model.delivery)
     model.__dict__["delivery"] = delivery  # frozen for everybody else

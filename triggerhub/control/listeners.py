@@ -18,6 +18,7 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Installation,
+    NotTaken,
     Sought,
     SpecError,
     Subscription,
@@ -195,13 +196,20 @@ class Listeners:
 
         Raises what the connector raises; it may be called again.
         """
-        connector = await self.connector(listening.kind)
-        subscription = self.subscription(listening, SourceState(listening.name))
+        connector, subscription = await self.reach(listening)
         clean_up = getattr(connector, "clean_up", None)
         if clean_up is not None:
             await clean_up(subscription)
         for key in await subscription.positions.load():
             await subscription.positions.delete(key)
+
+    async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:
+        """The connector of a binding's kind, opened where it is not, and what it is given of the
+        binding. Raises ``NotTaken`` when the connectors are closed, or about to be."""
+        if self._closing.is_set():
+            raise NotTaken("the hub is stopping")
+        connector = await self.connector(listening.kind)
+        return connector, self.subscription(listening, SourceState(listening.name))
 
     def settled(self) -> bool:
         """Every listener has reported: it is attached, or it said why not."""

@@ -10,18 +10,20 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 
-from triggerhub.connector import Connector, Installation
+from triggerhub.connector import Connector, Installation, LetterPlaces
 
 GROUP = "triggerhub.connectors"
 
 Factory = Callable[[Installation], Connector[Any]]
-"""What an entry point names. It bears the ``source`` model as an attribute."""
+"""What an entry point names. It bears the ``source`` model as an attribute, and that of
+``dead_letter`` where it is a ``LetterBox``."""
 
 
 class _Loaded(NamedTuple):
     factory: Factory | None = None
     source: type[BaseModel] | None = None
     missing: str = ""
+    places: type[LetterPlaces] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Kind:
     def source(self) -> type[BaseModel] | None:
         """The model of ``spec.source``; None where the connector cannot be loaded."""
         return self._loaded.source
+
+    @property
+    def places(self) -> type[LetterPlaces] | None:
+        """The model of where its system takes dead letters; None where it takes none."""
+        return self._loaded.places
 
     @property
     def factory(self) -> Factory | None:
@@ -78,7 +85,10 @@ class Kind:
         kind = getattr(factory, "kind", self.kind)
         if kind != self.kind:
             return self._broken(f"its kind is {kind!r}, its entry point says {self.kind}")
-        return _Loaded(cast("Factory", factory), source)
+        places = getattr(factory, "dead_letter", None)
+        if not ((isinstance(places, type) and issubclass(places, LetterPlaces)) or places is None):
+            return self._broken(f"its dead_letter is {places!r}, expected a kind of LetterPlaces")
+        return _Loaded(cast("Factory", factory), source, places=places)
 
     def _broken(self, why: str) -> _Loaded:
         origin = f" ({self.distribution} {self.version})" if self.distribution else ""

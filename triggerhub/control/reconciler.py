@@ -9,10 +9,11 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from triggerhub.connector import Reference
-from triggerhub.control.binding import Binding, Chosen, bind, choose
+from triggerhub.connector import LetterPlaces, Reference
+from triggerhub.control.binding import Binding, Chosen, Listening, bind, choose
 from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import Listeners
+from triggerhub.control.outlets import Outlet
 from triggerhub.control.plugins import Kind
 from triggerhub.control.references import refers, resolve
 from triggerhub.control.resources import (
@@ -204,6 +205,9 @@ class Reconciler:
         )
         now.compare(before, self._changes)
 
+    def _outlet(self, listening: Listening, place: LetterPlaces | None) -> Outlet:
+        return Outlet(listening, place, self._listeners)
+
     def _look(self, snapshot: Snapshot) -> _Picture:
         now = _Picture()
         now.triggers = {trigger.key: trigger for trigger in snapshot.triggers}
@@ -221,7 +225,9 @@ class Reconciler:
             elif found:
                 values[trigger.key] = found
         urls = {key: reach.url for key, reach in now.reaches.items() if reach.url is not None}
-        now.bindings = bind(snapshot.triggers, now.chosen, urls, values, self._picture.bindings)
+        now.bindings = bind(
+            snapshot.triggers, now.chosen, urls, values, self._picture.bindings, self._outlet
+        )
         for binding in now.bindings.values():
             now.own[binding.trigger.key].append(binding)
         return now

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from triggerhub.connector import Order
+from triggerhub.connector import LetterPlaces, Order
 from triggerhub.control.scalars import (
     HTTPURL,
     Duration,
@@ -113,7 +113,19 @@ class RetryPolicy(Spec):
 class DeadLetterSpec(Spec):
     """Where dead letters go: by default, to the hub's own store."""
 
+    places: ClassVar[type[LetterPlaces] | None] = None
+    """What its kind has of its own; those fields are among this one's."""
+
     url: HTTPURL | None = Field(default=None, description="POST dead letters to this URL instead.")
+
+    @property
+    def place(self) -> LetterPlaces | None:
+        """Where in the system of the source itself; None: not there."""
+        if self.places is None:
+            return None
+        given = {name: getattr(self, name) for name in self.places.model_fields}
+        chosen = self.places.model_validate(given, by_name=True)
+        return chosen if any(value is not None for value in given.values()) else None
 
 
 class DeliverySpec(Spec):

@@ -125,8 +125,8 @@ def _first_line(reply: Reply) -> str:
     return "".join(c for c in text if c.isprintable())[:120]
 
 
-def evidence(letter: DeadLetter) -> str:
-    """Header fields that go with a dead letter that is sent to a URL."""
+def evidence_fields(letter: DeadLetter) -> dict[str, str]:
+    """What goes with a dead letter that leaves the hub, by name; printable texts, none empty."""
     fields = {
         "reason": letter.reason,
         "detail": plain(letter.detail),
@@ -137,11 +137,7 @@ def evidence(letter: DeadLetter) -> str:
         "first-time": datetime.fromtimestamp(letter.first_time, UTC).isoformat(),
         "last-time": datetime.fromtimestamp(letter.last_time, UTC).isoformat(),
     }
-    return "".join(
-        f"triggerhub-{name}: {value.encode('ascii', 'replace').decode()}\r\n"
-        for name, value in fields.items()
-        if value
-    )
+    return {name: value for name, value in fields.items() if value}
 
 
 def plain(text: str) -> str:

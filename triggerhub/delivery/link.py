@@ -6,34 +6,38 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from triggerhub import __version__
 from triggerhub.connector import GivenBack
-from triggerhub.delivery.course import Course, Failure, evidence, plain
+from triggerhub.delivery.course import Course, Failure, plain
 from triggerhub.delivery.encoding import (
     encode_binary,
     encode_request,
     encode_structured,
     head_prefix,
 )
+from triggerhub.delivery.handover import Handover
+from triggerhub.delivery.problems import Problems
 from triggerhub.delivery.retry import Policy, Verdict, retry_after
 from triggerhub.delivery.tally import Tally
 from triggerhub.delivery.target import Format, OnExhausted, Problem, Target
 from triggerhub.delivery.transport import Away, BrokenReply, NoReply, Transport, parse_endpoint
 from triggerhub.delivery.waits import Waits
 from triggerhub.event import Event, Outcome, Reply, Request, Settled
-from triggerhub.store.records import DeadLetter, Delivery, Store, StoreError
+from triggerhub.store.records import Delivery, Store
 
 AGENT = f"triggerhub/{__version__}"
 KEPT_OF_A_REPLY = 1024
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of a function's answer that a synchronous caller can get."""
+LARGEST_REPLY = 16 * 1024 * 1024
+"""Bytes of a function's answer that can be written elsewhere."""
 
 _ACCEPTED = Outcome(Settled.ACCEPTED)
 _DROPPED = Outcome(Settled.DROPPED)
 _DEAD = Outcome(Settled.DEAD)
-_PROBLEMS = ("DeadLetterUnavailable", "FunctionAway", "FunctionGone", "Blocked")
 
 
 def unheard(binding: str) -> None:
@@ -63,7 +67,8 @@ class Link:
         self._store = store
         self._waits = Waits(name)
         self._courses: dict[Course, None] = {}
-        self._problems: dict[str, str] = {}
+        self._problems = Problems(name, changed)
+        self._handover = Handover(AGENT, transport, store, self._waits, self._problems, self._aimed)
 
     def aim(self, target: Target | None) -> None:
         """From the next attempt on, deliver there; None: nowhere, and what waits is given back."""
@@ -73,19 +78,17 @@ class Link:
             return
         self._endpoint = parse_endpoint(target.url)
         self._prefix = head_prefix(self._endpoint.path, self._endpoint.host_header, AGENT)
+        self._answers = target.replies is not None
+        self._keep = LARGEST_REPLY if self._answers else KEPT_OF_A_REPLY
         self._encode = encode_binary if target.format is Format.BINARY else encode_structured
         if before is None or before.url != target.url:
             self._waits.open()
-            for reason in tuple(self._problems):
-                self._over(reason)
+            self._problems.forget()
 
     @property
     def problem(self) -> Problem | None:
         """What an operator should know first, or None."""
-        for reason in _PROBLEMS:
-            if reason in self._problems:
-                return Problem(reason, self._problems[reason])
-        return None
+        return self._problems.gravest
 
     def release(self) -> None:
         """Give back what waits between attempts, now and until ``resume``."""
@@ -114,13 +117,16 @@ class Link:
             wall, began = time.time(), time.perf_counter()
             head, body = self._encode(self._prefix, event, 1)
             try:
-                reply = await self._send(
-                    self._endpoint, head, body, target.timeout, KEPT_OF_A_REPLY
-                )
+                reply = await self._send(self._endpoint, head, body, target.timeout, self._keep)
             except (Away, NoReply, BrokenReply) as error:
                 return await self._persist(*self._began(event, wall, began, None, error))
             if not 200 <= reply.status < 300:
                 return await self._persist(*self._began(event, wall, began, reply, None))
+            if self._answers and reply.body:
+                if reply.truncated:
+                    broken = _too_large()
+                    return await self._persist(*self._began(event, wall, began, None, broken))
+                await self._handover.answer(event, reply)
             self._accept(event, wall, began, reply.status)
             return _ACCEPTED
         except BaseException:
@@ -180,10 +186,15 @@ class Link:
         reply: Reply | None = None
         failure: Failure | None = None
         try:
-            reply = await self._send(self._endpoint, head, body, target.timeout, KEPT_OF_A_REPLY)
+            reply = await self._send(self._endpoint, head, body, target.timeout, self._keep)
+            if self._answers and reply.truncated and 200 <= reply.status < 300:
+                raise _too_large()
         except (Away, NoReply, BrokenReply) as error:
-            failure = error
-        return self._note(course, wall, time.perf_counter() - began, reply, failure)
+            failure, reply = error, None
+        verdict = self._note(course, wall, time.perf_counter() - began, reply, failure)
+        if self._answers and verdict is Verdict.ACCEPTED and reply is not None:
+            await self._handover.answer(course.event, reply)
+        return verdict
 
     def _note(
         self,
@@ -194,6 +205,8 @@ class Link:
         failure: Failure | None,
     ) -> Verdict:
         """Write an attempt down, and what it says about the function."""
+        if reply is not None and len(reply.body) > KEPT_OF_A_REPLY:
+            reply = replace(reply, body=reply.body[:KEPT_OF_A_REPLY], truncated=True)
         verdict = course.note(wall, seconds, reply, failure)
         status = None if reply is None else reply.status
         self.tally.attempted(status)
@@ -203,11 +216,11 @@ class Link:
         self.last_error = course.describe()
         if verdict is Verdict.AWAY:
             if self._waits.found_away(course):
-                self._trouble("FunctionAway", f"the function is away: {self.last_error}")
+                self._problems.tell("FunctionAway", f"the function is away: {self.last_error}")
         else:
             self._answered()
             if status == 410:
-                self._trouble("FunctionGone", "the function answers 410 Gone")
+                self._problems.tell("FunctionGone", "the function answers 410 Gone")
         return verdict
 
     def _delay(self, course: Course, policy: Policy, now: float) -> float:
@@ -223,40 +236,13 @@ class Link:
         if action is OnExhausted.DROP:
             return _DROPPED
         if action is OnExhausted.BLOCK:
-            self._trouble("Blocked", f"event {course.event.id}: {course.fate}")
+            self._problems.tell("Blocked", f"event {course.event.id}: {course.fate}")
             return None
         letter = course.dead_letter(self._aimed(), reason)
-        tries = 0
-        while (trouble := await self._lay_down(letter)) is not None:
-            # Until the letter is safe the event is not settled, however long that takes.
-            tries += 1
-            self._trouble(
-                "DeadLetterUnavailable",
-                f"dead letters cannot be stored, so their events wait: {trouble}",
-            )
-            await self._waits.pause(self._aimed().retry.wait(tries, random.random))
-        self._over("DeadLetterUnavailable")
+        await self._handover.bury(letter)
         course.letter = letter.id
         self._changed(self.name)
         return _DEAD
-
-    async def _lay_down(self, letter: DeadLetter) -> str | None:
-        """None: it is safe. Else why not."""
-        url = self._aimed().dead_letter_url
-        if url is None:
-            try:
-                await self._store.dead_letters.add(letter)
-            except StoreError as error:
-                return str(error)
-            return None
-        endpoint = parse_endpoint(url)
-        prefix = head_prefix(endpoint.path, endpoint.host_header, AGENT)
-        head, body = encode_binary(prefix, letter.event, 1, evidence(letter))
-        try:
-            reply = await self._send(endpoint, head, body, self._aimed().timeout)
-        except (Away, NoReply, BrokenReply) as error:
-            return f"{url}: {error}"
-        return None if 200 <= reply.status < 300 else f"{url}: status {reply.status}"
 
     async def _answer(self, event: Event, request: Request, target: Target) -> Outcome:
         """A synchronous request: one attempt, and whatever the function says goes back."""
@@ -306,23 +292,17 @@ class Link:
         return self.target
 
     def _answered(self) -> None:
-        self._over("FunctionAway")
+        self._problems.over("FunctionAway")
         self._waits.answered()
 
     def _well(self) -> None:
         self._answered()
-        self._over("FunctionGone")
-        self._over("Blocked")
+        self._problems.over("FunctionGone")
+        self._problems.over("Blocked")
 
-    def _trouble(self, reason: str, message: str) -> None:
-        new = reason not in self._problems
-        self._problems[reason] = message
-        if new:
-            self._changed(self.name)
 
-    def _over(self, reason: str) -> None:
-        if self._problems.pop(reason, None) is not None:
-            self._changed(self.name)
+def _too_large() -> BrokenReply:
+    return BrokenReply(f"the answer is larger than {LARGEST_REPLY} bytes")
 
 
 def _hub_reply(target: Target, failure: Failure | None) -> Reply:

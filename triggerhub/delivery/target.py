@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from triggerhub.delivery.retry import DEFAULT_POLICY, Policy
+from triggerhub.event import Event, Reply
+from triggerhub.store.records import DeadLetter, Elsewhere
 
 
 class Format(StrEnum):
@@ -23,6 +26,20 @@ class OnExhausted(StrEnum):
     DROP = "Drop"
 
 
+class Letters(Protocol):
+    """A place for dead letters in the source's own system."""
+
+    async def lay_down(self, letter: DeadLetter) -> Elsewhere:
+        """Where it lies, once it is safe. Raises ``NotTaken``."""
+
+
+class Replies(Protocol):
+    """A place for the function's answers."""
+
+    async def reply(self, event: Event, reply: Reply) -> None:
+        """Returns once it is safe. Raises ``NotTaken``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """The next attempt sees a change of any of these. Times in seconds."""
@@ -36,7 +53,10 @@ class Target:
     retry: Policy = DEFAULT_POLICY
     on_exhausted: OnExhausted = OnExhausted.DEAD_LETTER
     dead_letter_url: str | None = None
-    """None: the hub's own store."""
+    letters: Letters | None = None
+    """Neither this nor a URL: dead letters go to the hub's own store."""
+    replies: Replies | None = None
+    """None: what the function answers is not wanted."""
 
     @property
     def name(self) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from triggerhub.event import Event, Origin, Settled
-from triggerhub.store.records import Attempt, DeadLetter, Delivery, StoreError
+from triggerhub.store.records import Attempt, DeadLetter, Delivery, Elsewhere, StoreError
 
 LETTER_COLUMNS = (
-    "id, namespace, trigger, function, reason, evidence, last_response, origin_key, data"
+    "id, namespace, trigger, function, reason, evidence, last_response, origin_key, data, elsewhere"
 )
 
-LetterRow = tuple[str, str, str, str, str, str, bytes, bytes | None, bytes]
+LetterRow = tuple[str, str, str, str, str, str, bytes, bytes | None, bytes, str | None]
 
 _ATTRIBUTES = ("id", "source", "type", "datacontenttype", "subject", "key", "fault")
 
@@ -44,6 +45,8 @@ def letter_row(letter: DeadLetter) -> LetterRow:
         "firstTime": letter.first_time,
         "lastTime": letter.last_time,
     }
+    if origin.value != event.data:  # else it is kept but once
+        evidence["value"] = None if origin.value is None else b64encode(origin.value).decode()
     return (
         searchable(letter.id),
         searchable(letter.namespace),
@@ -54,12 +57,14 @@ def letter_row(letter: DeadLetter) -> LetterRow:
         letter.last_response,
         origin.key,
         event.data,
+        None if letter.elsewhere is None else json.dumps(asdict(letter.elsewhere)),
     )
 
 
 def letter_of(row: LetterRow) -> DeadLetter:
     """Raises ``StoreError`` when the row makes no sense."""
-    letter_id, namespace, trigger, function, reason, evidence, last_response, key, data = row
+    letter_id, namespace, trigger, function, reason, evidence = row[:6]
+    last_response, key, data, elsewhere = row[6:]
     try:
         kept = json.loads(evidence)
         time = kept["time"]
@@ -81,6 +86,7 @@ def letter_of(row: LetterRow) -> DeadLetter:
                     (name, None if value is None else b64decode(value))
                     for name, value in kept["headers"]
                 ),
+                value=_value(kept, data),
             ),
             reason=reason,
             detail=kept["detail"],
@@ -89,9 +95,15 @@ def letter_of(row: LetterRow) -> DeadLetter:
             attempts=kept["attempts"],
             first_time=kept["firstTime"],
             last_time=kept["lastTime"],
+            elsewhere=None if elsewhere is None else Elsewhere(**json.loads(elsewhere)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"dead letter {letter_id} is damaged: {error!r}") from error
+
+
+def _value(kept: dict[str, Any], data: bytes) -> bytes | None:
+    value = kept.get("value", data)
+    return b64decode(value) if isinstance(value, str) else value
 
 
 def delivery_text(delivery: Delivery) -> str:

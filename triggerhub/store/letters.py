@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from triggerhub.store.codec import LETTER_COLUMNS, letter_of, letter_row, searchable
-from triggerhub.store.records import DeadLetter, Selection
+from triggerhub.store.records import DeadLetter, Deleted, Selection
 from triggerhub.store.writer import Writer
 
 _DELETED_AT_ONCE = 500
@@ -30,7 +30,7 @@ class SQLiteDeadLetters:
         def write(db: sqlite3.Connection) -> None:
             db.execute(
                 f"INSERT INTO dead_letters ({LETTER_COLUMNS}, stored)"  # noqa: S608 - a constant
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 (*row, self._clock()),
             )
 
@@ -57,8 +57,8 @@ class SQLiteDeadLetters:
         found = await self.list(Selection(ids=(letter_id,)), limit=1)
         return found[0] if found else None
 
-    async def delete(self, selection: Selection) -> int:
-        """Returns how many went; what is stored after the call began stays."""
+    async def delete(self, selection: Selection) -> Deleted:
+        """What is stored after the call began stays."""
         where, values = self._where(selection)
 
         def last(db: sqlite3.Connection) -> int:
@@ -67,19 +67,23 @@ class SQLiteDeadLetters:
 
         newest = await self._writer.read(last)
 
-        def write(db: sqlite3.Connection) -> int:
-            return db.execute(
-                "DELETE FROM dead_letters"  # noqa: S608 - from _where
-                " WHERE number IN (SELECT number FROM dead_letters"
-                f" WHERE {where} AND number <= ? LIMIT ?)",
+        def write(db: sqlite3.Connection) -> Deleted:
+            found = db.execute(
+                "SELECT number, elsewhere IS NOT NULL FROM dead_letters"  # noqa: S608 - from _where
+                f" WHERE {where} AND number <= ? LIMIT ?",
                 (*values, newest, _DELETED_AT_ONCE),
-            ).rowcount
+            ).fetchall()
+            db.execute(
+                "DELETE FROM dead_letters WHERE number IN (SELECT value FROM json_each(?))",
+                (json.dumps([number for number, _ in found]),),
+            )
+            return Deleted(len(found), sum(elsewhere for _, elsewhere in found))
 
-        gone = 0
+        gone = Deleted(0, 0)
         while True:
             step = await self._writer.write(write)
-            gone += step
-            if step < _DELETED_AT_ONCE:
+            gone = Deleted(gone.number + step.number, gone.elsewhere + step.elsewhere)
+            if step.number < _DELETED_AT_ONCE:
                 return gone
 
     async def counts(self) -> dict[tuple[str, str, str], int]:

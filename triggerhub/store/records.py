@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from triggerhub.connector import Positions
 from triggerhub.event import Event, Origin, Settled
@@ -50,6 +50,17 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where a dead letter lies that is not in the store: in its source's own system."""
+
+    kind: str
+    """Of the trigger, e.g. ``KafkaTrigger``: its connector reads it back."""
+    coordinates: Mapping[str, str]
+    size: int
+    """Bytes of the event's data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """An event that its function did not accept, with the evidence."""
 
@@ -70,6 +81,8 @@ class DeadLetter:
     attempts: int
     first_time: float
     last_time: float
+    elsewhere: Elsewhere | None = None
+    """Set: this is only its entry. Data, extensions and ``origin`` lie there."""
 
     @property
     def binding(self) -> str:
@@ -93,6 +106,14 @@ class Selection:
         return self == Selection()
 
 
+class Deleted(NamedTuple):
+    """What a deletion took out of the store."""
+
+    number: int
+    elsewhere: int
+    """So many of them were only entries: the letters stay where they lie."""
+
+
 class DeadLetters(Protocol):
     """Dead letters at rest. Every method raises ``StoreError``."""
 
@@ -106,8 +127,8 @@ class DeadLetters(Protocol):
 
     async def get(self, letter_id: str) -> DeadLetter | None: ...
 
-    async def delete(self, selection: Selection) -> int:
-        """Returns how many went."""
+    async def delete(self, selection: Selection) -> Deleted:
+        """Of those that lie elsewhere the entry goes."""
 
     async def counts(self) -> dict[tuple[str, str, str], int]:
         """How many there are, by (namespace, trigger, function)."""

@@ -55,7 +55,10 @@ _FIRST = (
     "CREATE INDEX deliveries_by_time ON deliveries (noted)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# Set where the store has but an entry, and the letter lies in its source's own system: JSON.
+_ELSEWHERE = ("ALTER TABLE dead_letters ADD COLUMN elsewhere TEXT",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ELSEWHERE)
 """Entry *n* brings a file of version *n* to version *n* + 1. Entries are only ever added."""
 
 VERSION = len(MIGRATIONS)

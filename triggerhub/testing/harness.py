@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from triggerhub.connector import Connector
+from triggerhub.connector import Connector, LetterPlaces
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -56,6 +56,10 @@ class Harness(ABC, Generic[S]):
     """How long to watch for what must not come."""
     margin: float = 2.0
     """How long a listener may take to end, beyond its grace time."""
+
+    letters: LetterPlaces | None = None
+    """Where dead letters may be laid down, in a place that exists; None: the connector is no
+    ``LetterBox``, and that promise is left out."""
 
     @abstractmethod
     def connector(self) -> Connector[S]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from triggerhub.testing import listening, settling
+from triggerhub.testing import burying, listening, settling
 from triggerhub.testing.harness import Feature, Harness
 from triggerhub.testing.stage import AnyStage
 
@@ -77,6 +77,11 @@ PROMISES = (
         "listen raises when its source cannot be reached",
         listening.raises_when_unreachable,
         lambda harness: "" if harness.unreachable() else "the harness names no such source",
+    ),
+    Promise(
+        "a dead letter comes back as it was",
+        burying.comes_back_as_it_was,
+        lambda harness: "" if harness.letters else "the harness names no place for them",
     ),
     Promise("several processes share a subscription", listening.shares, _needs(Feature.SHARES)),
 )
