@@ -396,6 +396,32 @@ def test_an_answer_that_is_refused_is_told_tried_again_and_holds_up_its_key(
     assert sorted(len(r.value) for r in found) == [4, 5, 50_000]
 
 
+def test_what_waits_for_its_answer_when_the_hub_stops_is_given_back_and_comes_again(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    stream = Stream(kafka.broker, keys=4, partitions=1)
+    answers = f"answers-{uuid4().hex[:8]}"
+    stream.send(4)
+
+    def script(call: Call) -> Answer:
+        return reply(200, b"re " + call.body)
+
+    with answering(script) as target, running(tmp_path, start=False) as hub:
+        hub.write("f.yaml", function("f", target.url))
+        hub.write("t.yaml", kafka_trigger(stream, reply=answers, retry=RETRY))
+        hub.start()
+        hub.wait(lambda: hub.condition("orders") == "False ReplyRefused", "condition")
+        assert f"topic {answers} does not exist" in hub.conditions("orders")["Ready"]["message"]
+        assert hub.stop(within=15.0) == 0
+        assert stream.committed("orders") == {0: 0}
+        asyncio.run(tools.create_topic(kafka.broker, answers))
+        hub.start()
+        hub.wait(lambda: stream.committed("orders") == {0: 4}, "commit")
+        assert len(target.accepted) == 8
+    found = asyncio.run(tools.records(kafka.broker, answers, 5, within=3))
+    assert sorted(r.value for r in found) == sorted(b"re " + v for v in stream.sent.values())
+
+
 def test_a_broker_that_restarts_between_answer_and_reply_loses_no_reply(
     broken: Kafka, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.decode import decoder
 from triggerhub_kafka.groups import delete_group
-from triggerhub_kafka.letters import coordinates_of, event_of, letter_record
+from triggerhub_kafka.letters import coordinates_of, event_of, letter_record, what_died
 from triggerhub_kafka.listener import Listener
 from triggerhub_kafka.reading import fetch
 from triggerhub_kafka.replay import Replay
@@ -135,9 +135,10 @@ class KafkaConnector:
         if record is None:
             raise Unreadable(f"{where}: it is there no more: retention took it, or the topic went")
         try:
-            return event_of(record, decoder)
+            died = what_died(record)
         except ValueError as error:
             raise Unreadable(f"{where}: it is no dead letter: {error}") from error
+        return event_of(died, decoder(died.topic, died.partition))
 
     async def reply(
         self, subscription: Subscription[KafkaSource], event: Event, reply: Reply

@@ -23,8 +23,6 @@ _FIRST = "triggerhub-dead-letter"
 _SOURCE = "triggerhub-source-"
 _PLACE = ("topic", "partition", "offset", "timestamp")
 
-Decoder = Callable[[str, int], Callable[[Record], Event]]
-
 
 def letter_record(topic: str, letter: Letter) -> Outgoing:
     """The record that is written to ``topic``."""
@@ -71,9 +69,9 @@ def cloud_event_headers(event: Event) -> Headers:
     return (*found, ("content-type", _bytes(event.datacontenttype)))
 
 
-def event_of(record: Record, decoder: Decoder) -> Event:
-    """The event of a record that ``letter_record`` made: as it was decoded from the one that
-    died. Raises ValueError for another record."""
+def what_died(record: Record) -> Found:
+    """The record that died, of one that ``letter_record`` made; for a test event, which was none,
+    one without a topic. Raises ValueError for another record."""
     headers: Headers = tuple(record.headers)
     # The last one: what died may have been a dead letter itself.
     ends = [number for number, (name, _) in enumerate(headers) if name == _FIRST]
@@ -85,22 +83,25 @@ def event_of(record: Record, decoder: Decoder) -> Event:
         for name, value in behind
         if name.startswith(_SOURCE)
     }
-    topic, partition = place.get("topic", record.topic), int(place.get("partition", 0))
-    former = Found(
-        topic=topic,
-        partition=partition,
+    return Found(
+        topic=place.get("topic", ""),
+        partition=int(place.get("partition", 0)),
         offset=int(place.get("offset", 0)),
         timestamp=int(place.get("timestamp", record.timestamp)),
         key=record.key,
         value=record.value,
         headers=front,
     )
-    event = decoder(topic, partition)(former)
-    return event if place else replace(event, origin=partial(_nowhere, former))
 
 
-def _nowhere(former: Found) -> Origin:
-    return Origin(key=former.key, value=former.value)
+def event_of(died: Found, decode: Callable[[Record], Event]) -> Event:
+    """Its event, as it was decoded first."""
+    event = decode(died)
+    return event if died.topic else replace(event, origin=partial(_nowhere, died))
+
+
+def _nowhere(died: Found) -> Origin:
+    return Origin(key=died.key, value=died.value)
 
 
 def coordinates_of(topic: str, partition: int, offset: int) -> Mapping[str, str]:

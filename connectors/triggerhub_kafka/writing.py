@@ -77,11 +77,12 @@ class Writing:
         """Where the record lies, once all replicas in sync have it. Raises NotTaken, within some
         seconds."""
         self._check_open()
-        token = (_key(access), record.topic, *token)
+        key = _key(access)
+        token = (key, record.topic, *token)
         now = asyncio.get_running_loop().time()
         known = self._under_way.get(token)
         if known is None:
-            task = self._tasks.create_task(self._deliver(access, record))
+            task = self._tasks.create_task(self._deliver(key, access, record))
             known = self._under_way[token] = _UnderWay(task, now)
         known.asked = now
         await asyncio.wait([known.task], timeout=_ANSWER_WITHIN)
@@ -97,7 +98,7 @@ class Writing:
     async def client(self, access: Access) -> Client:
         """The client of the producer, to read with. Raises NotTaken."""
         self._check_open()
-        slot = await self._open(access)
+        slot = await self._open(_key(access), access)
         slot.used = asyncio.get_running_loop().time()
         return slot.producer.client
 
@@ -105,9 +106,11 @@ class Writing:
         if self._closed:
             raise NotTaken("the hub is stopping")
 
-    async def _deliver(self, access: Access, record: Outgoing) -> RecordMetadata | NotTaken:
+    async def _deliver(
+        self, key: Hashable, access: Access, record: Outgoing
+    ) -> RecordMetadata | NotTaken:
         try:
-            slot = await self._open(access)
+            slot = await self._open(key, access)
         except NotTaken as trouble:
             return trouble
         slot.busy += 1
@@ -119,16 +122,16 @@ class Writing:
             slot.busy -= 1
             slot.used = asyncio.get_running_loop().time()
             if slot.producer.broken:
-                self._retire(_key(access), slot)
+                self._retire(key, slot)
 
-    async def _open(self, access: Access) -> _Open:
+    async def _open(self, key: Hashable, access: Access) -> _Open:
         """The producer for it, opened where there is none; all who want it wait for one opening.
         Raises NotTaken."""
-        key = _key(access)
         task = self._producers.get(key)
         if task is None:
             task = self._producers[key] = self._tasks.create_task(self._start(access))
-        await asyncio.wait([task])
+        if not task.done():
+            await asyncio.wait([task])
         found = task.result()
         if isinstance(found, NotTaken):
             if self._producers.get(key) is task:

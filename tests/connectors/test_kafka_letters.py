@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from triggerhub.connector import Letter
 from triggerhub.event import Event, Origin, Reply
 from triggerhub_kafka.decode import decoder
-from triggerhub_kafka.letters import event_of, letter_record
+from triggerhub_kafka.letters import event_of, letter_record, what_died
 from triggerhub_kafka.records import Found, Outgoing
 from triggerhub_kafka.replies import reply_record
 
@@ -57,6 +57,11 @@ def lying(written: Outgoing, offset: int = 5) -> Found:
     )  # fmt: skip
 
 
+def back_of(found: Found) -> Event:
+    died = what_died(found)
+    return event_of(died, decoder(died.topic, died.partition))
+
+
 def same(one: Event, other: Event) -> bool:
     assert one.origin is not None
     assert other.origin is not None
@@ -68,18 +73,18 @@ def same(one: Event, other: Event) -> bool:
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_RECORDS)
 def test_what_died_comes_back_as_it_was_decoded_first(died: Found) -> None:
-    back = event_of(lying(letter_record("dead", letter_of(died))), decoder)
+    back = back_of(lying(letter_record("dead", letter_of(died))))
     assert same(back, decoder(died.topic, died.partition)(died))
 
 
 def test_a_letter_of_a_letter_comes_back_as_the_letter_that_died() -> None:
     first = lying(letter_record("dead", letter_of(record())))
     second = lying(letter_record("deader", letter_of(first)), 9)
-    back = event_of(second, decoder)
+    back = back_of(second)
     assert (back.source, back.id) == ("/kafka/dead", "0:5")
     assert back.origin is not None
     assert back.origin().headers == first.headers
-    assert same(event_of(first, decoder), decoder("orders", 3)(record()))
+    assert same(back_of(first), decoder("orders", 3)(record()))
 
 
 def test_the_evidence_stands_behind_the_headers_that_the_record_had() -> None:
@@ -107,7 +112,7 @@ def test_the_whole_record_is_kept_of_an_event_that_was_but_a_part_of_it() -> Non
     assert letter.event.data == b'{"n":1}'
     written = letter_record("dead", letter)
     assert written.value == whole
-    assert event_of(lying(written), decoder).id == "a"
+    assert back_of(lying(written)).id == "a"
 
 
 def test_a_test_event_which_was_no_record_is_written_as_a_cloudevent() -> None:
@@ -119,7 +124,7 @@ def test_a_test_event_which_was_no_record_is_written_as_a_cloudevent() -> None:
     letter = Letter(id="01J", event=event, origin=Origin(), evidence=EVIDENCE)
     written = letter_record("dead", letter)
     assert (written.key, written.value, written.timestamp) == (b"k", b"{}", None)
-    back = event_of(lying(written), decoder)
+    back = back_of(lying(written))
     assert replace(back, origin=None) == event
     assert back.origin is not None
     assert back.origin().coordinates == {}
@@ -127,7 +132,7 @@ def test_a_test_event_which_was_no_record_is_written_as_a_cloudevent() -> None:
 
 def test_a_record_that_is_no_letter_is_told() -> None:
     with pytest.raises(ValueError, match="found no header triggerhub-dead-letter"):
-        event_of(record(), decoder)
+        back_of(record())
 
 
 def answered(died: Found, *headers: tuple[bytes, bytes], body: bytes = b"done") -> Outgoing:
