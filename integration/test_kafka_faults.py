@@ -25,6 +25,11 @@ def slow(_: Call) -> Answer:
     return reply(200, after=0.05)
 
 
+def slower(_: Call) -> Answer:
+    """So that this is still so after a session."""
+    return reply(200, after=0.4)
+
+
 @pytest.fixture(scope="module")
 def network() -> Iterator[Proxy]:
     """Between the hub and the broker."""
@@ -101,7 +106,7 @@ def test_a_broker_killed_under_load_loses_nothing(frail: Kafka, tmp_path: Path) 
 def test_a_broker_that_hangs_longer_than_a_session_loses_nothing(
     frail: Kafka, tmp_path: Path
 ) -> None:
-    with story(tmp_path, frail.broker, slow, size=4096) as told:
+    with story(tmp_path, frail.broker, slower, size=4096) as told:
         with under_load(told):
             before = told.committed()
             since = time.monotonic()
@@ -139,7 +144,7 @@ def cut(network: Proxy) -> None:
 def test_a_network_that_swallows_everything_for_longer_than_a_session_loses_nothing(
     frail: Kafka, network: Proxy, tmp_path: Path
 ) -> None:
-    with story(tmp_path, frail.broker, slow, size=4096, at=network.address) as told:
+    with story(tmp_path, frail.broker, slower, size=4096, at=network.address) as told:
         with under_load(told):
             before = told.committed()
             since = time.monotonic()
