@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import create_conn
+from aiokafka.conn import OAuthAuthenticator, create_conn
 from aiokafka.errors import (
     CommitFailedError,
     GroupIdNotFound,
@@ -107,11 +108,16 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         try:
             connection = await connect()
             try:
-                self.cluster.update_metadata(await connection.send(MetadataRequest([])))
+                metadata = await connection.send(MetadataRequest([]))
+                if self._bearer is not None and not metadata.brokers:
+                    raise _unknown(host, port)
+                self.cluster.update_metadata(metadata)
             finally:
                 connection.close()
         except REFUSALS as error:
-            tried = Tried(host, port, self._security_protocol, self._ssl_context, connect)
+            tried = Tried(
+                host, port, self._security_protocol, self._ssl_context, connect, self._bearer
+            )
             return await why(error, tried)
         return None
 
@@ -124,8 +130,15 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             "sasl_mechanism": self._sasl_mechanism,
             "sasl_plain_username": self._sasl_plain_username,
             "sasl_plain_password": self._sasl_plain_password,
+            "sasl_oauth_token_provider": self._sasl_oauth_token_provider,
         }
         return await create_conn(host, port, **options | otherwise)
+
+    @property
+    def _bearer(self) -> Callable[[], Awaitable[bytes]] | None:
+        """Gives what a client says first that logs in with a token; None: this one does not."""
+        provider = self._sasl_oauth_token_provider
+        return None if provider is None else partial(_first_words, provider)
 
     async def _metadata_update(
         self, cluster_metadata: ClusterMetadata, topics: Collection[str]
@@ -163,7 +176,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
             try:
                 reply = await self.send(node, request)
-                break
+                if reply.brokers:
+                    break
+                raise _unknown("broker", node)
             except (NodeNotReadyError, KafkaConnectionError) as error:
                 log.debug("kafka.metadata_failed node=%s error=%r", node, error)
         if reply is None:
@@ -198,6 +213,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         random.shuffle(nodes)
         return nodes
+
+
+def _unknown(*broker: object) -> KafkaConnectionError:
+    """The error for one that says that there are no brokers at all, and so is none to ask. That
+    is what it answers, before it closes, a client whose token it refuses."""
+    return KafkaConnectionError(f"{':'.join(map(str, broker))} knows of no broker")
+
+
+async def _first_words(provider: AbstractTokenProvider) -> bytes:
+    said, _ = await OAuthAuthenticator(sasl_oauth_token_provider=provider).step(None)
+    return bytes(said)
 
 
 def _telling(before: KafkaError, after: KafkaError) -> KafkaError:

@@ -21,10 +21,12 @@ from triggerhub.connector import (
 )
 from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
+from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.decode import decoder
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.letters import coordinates_of, event_of, letter_record
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.reading import fetch
 from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
@@ -45,7 +47,7 @@ class KafkaConnector:
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
-        self._accesses = Accesses()
+        self._accesses = Accesses(Contexts())
         self._writing = Writing()
 
     async def __aenter__(self) -> KafkaConnector:
@@ -66,7 +68,12 @@ class KafkaConnector:
         Raises ``ListenError``, with a sentence, when the brokers cannot be reached or refuse; and
         ``SpecError`` for brokers, a topic, a group or a secret that cannot be one.
         """
-        await Listener(subscription, self._access(subscription)).run()
+        try:
+            access = self._access(subscription)
+        except ExtraMissingError as error:
+            subscription.report.disconnected(error.reason, str(error))
+            raise
+        await Listener(subscription, access).run()
 
     async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
         """Delete the consumer group, with its offsets.
