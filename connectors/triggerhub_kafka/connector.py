@@ -31,6 +31,7 @@ from triggerhub_kafka.reading import fetch
 from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
 from triggerhub_kafka.seeks import seek
+from triggerhub_kafka.schemas import Registries
 from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
 from triggerhub_kafka.writing import Writing
 
@@ -47,7 +48,9 @@ class KafkaConnector:
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
-        self._accesses = Accesses(Contexts())
+        contexts = Contexts()
+        self._accesses = Accesses(contexts)
+        self._registries = Registries(contexts)
         self._writing = Writing()
 
     async def __aenter__(self) -> KafkaConnector:
@@ -70,10 +73,11 @@ class KafkaConnector:
         """
         try:
             access = self._access(subscription)
+            schemas = self._registries.of(subscription)
         except ExtraMissingError as error:
             subscription.report.disconnected(error.reason, str(error))
             raise
-        await Listener(subscription, access).run()
+        await Listener(subscription, access, schemas).run()
 
     async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
         """Delete the consumer group, with its offsets.

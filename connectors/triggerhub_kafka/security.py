@@ -1,4 +1,4 @@
-"""What ``spec.source.security`` says: TLS, and as whom to log in."""
+"""What ``spec.source`` says of TLS and logins: the brokers', and a schema registry's."""
 
 from __future__ import annotations
 
@@ -177,4 +177,57 @@ class Security(SourceModel):
     )
     sasl: SASL | None = Field(
         default=None, description="Log in with a name and a password, or with a token."
+    )
+
+
+class Basic(SourceModel):
+    """A name and a password (RFC 7617)."""
+
+    username: Account = Field(description="Of the account: as text, or where it is kept.")
+    password: Reference = Field(description="Of the account.")
+
+
+def _unlike_its_url(registry: SchemaRegistry) -> str:
+    if registry.tls is not None and registry.url.startswith("http:"):
+        return "found tls and an http URL, expected an https URL with tls"
+    return ""
+
+
+def _two_logins(registry: SchemaRegistry) -> str:
+    if registry.basic is not None and registry.bearer is not None:
+        return "found both basic and bearer, expected at most one"
+    return ""
+
+
+class SchemaRegistry(SourceModel):
+    """Where the schemas of the records are kept: a registry with Confluent's REST API."""
+
+    field_rules = (
+        Rule(
+            "!has(self.tls) || self.url.startsWith('https:')",
+            "expected an https URL with tls",
+            _unlike_its_url,
+        ),
+        Rule(
+            "!has(self.basic) || !has(self.bearer)",
+            "expected at most one of basic, bearer",
+            _two_logins,
+        ),
+    )
+
+    url: Annotated[
+        str,
+        Text(
+            rf"https?://{_PLACE}(/[!$-;=@-Z_a-z~]*)?",
+            "a URL such as https://registry.example:8081, without user, query and fragment",
+            2048,
+            readable=False,
+        ),
+    ] = Field(description="Where it is: the part before /schemas.")
+    basic: Basic | None = Field(default=None, description="Log in with a name and a password.")
+    bearer: Reference | None = Field(default=None, description="Log in with a token.")
+    tls: TLS | None = Field(
+        default=None,
+        description="Whom to trust, and how the hub shows itself, where the URL is https. "
+        "Default: the authorities that the system trusts.",
     )

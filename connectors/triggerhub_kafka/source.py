@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from triggerhub.connector import Cleanup, LetterPlaces, Placed, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, expected
-from triggerhub_kafka.security import Security
+from triggerhub_kafka.security import SchemaRegistry, Security
 
 _BROKER = Text(
     rf"([A-Za-z0-9._-]+|\[{IPV6}(%[A-Za-z0-9._-]+)?\]):{PORT}",
@@ -171,6 +171,12 @@ class KafkaSource(SourceModel):
     security: Security | None = Field(
         default=None,
         description="TLS and login. Default: neither.",
+    )
+    schema_registry: SchemaRegistry | None = Field(
+        default=None,
+        alias="schemaRegistry",
+        description="The registry that the records' schemas are in: they reach the function as "
+        "JSON. Default: records as they are.",
     )
     group: str | None = Field(
         default=None,

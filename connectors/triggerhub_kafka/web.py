@@ -32,8 +32,7 @@ class Answer:
     body: bytes
 
     def text(self, *names: str) -> str:
-        """What it says of itself under these names, where it is a JSON object: for a message, so
-        bounded."""
+        """What it says under these names, where it is a JSON object: for a message, so bounded."""
         try:
             found = json.loads(self.body)
         except ValueError:

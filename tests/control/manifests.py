@@ -361,6 +361,31 @@ def _security() -> Iterator[Row]:
         [topic | one for one in _each("security", yes)],
         [topic | one for one in _each("security", no)],
     )
+    basic = {"username": "hub", "password": kept}
+    at, over_tls = {"url": "http://registry:8081"}, {"url": "https://registry.example/a/b"}
+    yes = [
+        None, at, over_tls, at | {"basic": basic}, at | {"basic": basic | {"username": kept}},
+        at | {"bearer": kept, "basic": None}, over_tls | {"tls": {}},
+        over_tls | {"tls": {"ca": kept}},
+        over_tls | {"tls": {"certificate": kept, "key": kept}, "bearer": {"env": "T"}},
+        {"url": "http://[::1]:8081/"}, at | {"tls": None},
+    ]  # fmt: skip
+    no = [
+        {}, True, "http://registry:8081", [], {"url": None}, {"url": ""}, {"url": "registry:8081"},
+        {"url": "ftp://registry"}, {"url": "http://u:p@registry"}, {"url": "http://registry?a=b"},
+        {"url": "http://registry#a"}, {"url": "http://registry:0"}, {"url": ["http://registry"]},
+        {"url": "http://a b/"}, {"url": "HTTP://registry"}, at | {"tls": {}},
+        at | {"basic": basic, "bearer": kept}, at | {"basic": {}},
+        at | {"basic": {"username": "a"}},
+        at | {"basic": basic | {"password": "hunter2"}}, at | {"bearer": "eyJ"},
+        over_tls | {"tls": {"key": kept}}, over_tls | {"tls": {"insecure": True}},
+        at | {"subject": "a"},
+    ]  # fmt: skip
+    yield from _of(
+        "KafkaTrigger",
+        [topic | one for one in _each("schemaRegistry", yes)],
+        [topic | one for one in _each("schemaRegistry", no)],
+    )
 
 
 def _cron() -> Iterator[Row]:
