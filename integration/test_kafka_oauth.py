@@ -126,13 +126,13 @@ class TestToken:
     async def test_that_expires_while_the_hub_listens_is_told(
         self, kafka: Kafka, topic: str
     ) -> None:
-        token, before = kafka.issuer.token(life=8).encode(), sockets()
+        token, before = kafka.issuer.token(life=10).encode(), sockets()
         async with listen(kafka, topic, KEPT, {"token": token}) as running:
             await running.accepted(1)
             with pytest.raises(ListenError, match="refuses the token"):
                 async with asyncio.timeout(60):
                     await running.task
-            assert running.report.state == "AuthenticationFailed"
+            assert running.report.states == ["Connected", "AuthenticationFailed"]
         await eventually(lambda: sockets() <= before, "every connection closed")
 
     async def test_is_not_what_a_broker_wants_that_offers_other_mechanisms(
@@ -154,15 +154,15 @@ class TestClientCredentials:
     ) -> None:
         server.life = 5.0
         async with listen(kafka, topic, oauth(server), SECRET) as running:
-            for number in range(2, 26):
+            for number in range(2, 18):
                 await tools.produce(kafka.broker, topic, [b"%d" % number])
                 await asyncio.sleep(0.5)
-            await running.accepted(25)
-            assert running.emit.data() == [b"%d" % number for number in range(1, 26)]
+            await running.accepted(17)
+            assert running.emit.data() == [b"%d" % number for number in range(1, 18)]
             assert running.report.states == ["Connected"]
             await running.stop()
-        assert 2 <= len(server.given) <= 5
-        assert await tools.committed(kafka.broker, f"triggerhub.shop.{topic}.handle", topic) == 25
+        assert len(server.given) >= 2
+        assert await tools.committed(kafka.broker, f"triggerhub.shop.{topic}.handle", topic) == 17
 
     async def test_are_asked_for_once_as_long_as_the_token_lives(
         self, kafka: Kafka, topic: str, server: AuthorizationServer
@@ -218,6 +218,8 @@ class Shop:
         Shop.asked += 1
         if self._options["role"] == "nobody":
             raise RuntimeError("no credentials found")
+        if self._options["role"] == "torn":
+            return "a\x01auth=b"
         return self.issuer.token(life=4, sub=self._options["role"])
 
 
@@ -246,12 +248,30 @@ class TestProvider:
             await running.accepted(2)
             assert running.report.states == ["Connected"]
 
+    async def test_whose_tokens_are_refused_from_now_on_is_told(
+        self, kafka: Kafka, topic: str, plugin: str
+    ) -> None:
+        login = {"provider": {"name": plugin, "options": {"role": "reader"}}}
+        async with listen(kafka, topic, login, {}) as running:
+            await running.accepted(1)
+            await running.connected()
+            Shop.issuer = Issuer()
+            with pytest.raises(ListenError, match=r"refuses? the (token|login)"):
+                async with asyncio.timeout(60):
+                    await running.task
+            # A broker that refuses a token answers as if there were no topics: none is missing.
+            assert running.report.states == ["Connected", "AuthenticationFailed"]
+
     async def test_that_gives_none_is_told(self, kafka: Kafka, topic: str, plugin: str) -> None:
-        login = {"provider": {"name": plugin, "options": {"role": "nobody"}}}
-        assert await refused(kafka, topic, login, {}) == (
-            "TokenUnavailable",
-            "the token provider shop gives no token: no credentials found",
-        )
+        for role, why in (
+            ("nobody", "no credentials found"),
+            ("torn", "it gave something else than a token"),
+        ):
+            login = {"provider": {"name": plugin, "options": {"role": role}}}
+            assert await refused(kafka, topic, login, {}) == (
+                "TokenUnavailable",
+                f"the token provider shop gives no token: {why}",
+            )
 
     async def test_that_is_not_there_or_cannot_be_is_refused(
         self, kafka: Kafka, topic: str, plugin: str
@@ -269,7 +289,7 @@ class TestProvider:
 
 def test_a_hub_follows_a_token_that_is_kept_fresh(kafka: Kafka, tmp_path: Path) -> None:
     stream = Stream(kafka.broker)
-    tokens = [kafka.issuer.token(life=-60), kafka.issuer.token(life=12)]
+    tokens = [kafka.issuer.token(life=-60), kafka.issuer.token(life=15)]
 
     def kept(token: str) -> dict[str, Any]:
         return {

@@ -292,21 +292,25 @@ class TestRegistryIsAway:
 
 class TestLogin:
     @pytest.mark.parametrize(
-        ("spec", "wanted"),
+        ("spec", "kept", "wanted"),
         [
-            ({"basic": {"username": "hub", "password": secret("p")}}, basic("hub", "s:3")),
-            ({"bearer": secret("p")}, "Bearer s:3"),
+            (
+                {"basic": {"username": "hub", "password": secret("p")}},
+                b"s: 3\n",
+                basic("hub", "s: 3"),
+            ),
+            ({"bearer": secret("p")}, b" s3/=\n", "Bearer s3/="),
         ],
         ids=["basic", "bearer"],
     )
     async def test_lets_the_hub_in_over_tls(
-        self, kafka: Kafka, topic: str, spec: dict[str, Any], wanted: str
+        self, kafka: Kafka, topic: str, spec: dict[str, Any], kept: bytes, wanted: str
     ) -> None:
         with registering(server_context(kafka.authority)) as registry:
             registry.login = wanted
             number = registry.register("orders-value", ORDER)
             await tools.produce(kafka.broker, topic, [order(1, number)])
-            values = {"p": b"s:3\n", "ca": kafka.authority.cert_pem.bytes()}
+            values = {"p": kept, "ca": kafka.authority.cert_pem.bytes()}
             more = spec | {"tls": {"ca": secret("ca")}}
             async with listen(kafka, topic, registry, values, **more) as running:
                 await running.accepted(1)

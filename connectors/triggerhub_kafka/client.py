@@ -175,10 +175,11 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         # Each twice: brokers close connections that were idle, or whose login is too old.
         for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
             try:
-                reply = await self.send(node, request)
-                if reply.brokers:
-                    break
-                raise _unknown("broker", node)
+                answer = await self.send(node, request)
+                if not answer.brokers:
+                    raise _unknown("broker", node)
+                reply = answer
+                break
             except (NodeNotReadyError, KafkaConnectionError) as error:
                 log.debug("kafka.metadata_failed node=%s error=%r", node, error)
         if reply is None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from triggerhub.connector import Reference, SpecError, Subscription
 from triggerhub_kafka.source import KafkaSource
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def text(where: str, value: str | Reference, subscription: Subscription[KafkaSource]) -> str:
@@ -20,6 +24,20 @@ def text(where: str, value: str | Reference, subscription: Subscription[KafkaSou
     if not found or "\0" in found:
         raise unfit(where, value, "text that is not empty, without NUL")
     return found
+
+
+def token(where: str, reference: Reference, subscription: Subscription[KafkaSource]) -> str:
+    """The same of a token, without the blanks around it."""
+    found = text(where, reference, subscription).strip()
+    if not is_token(found):
+        raise unfit(where, reference, "a token")
+    return found
+
+
+def is_token(found: object) -> bool:
+    """Whether it is of the form of a bearer token (RFC 6750, section 2.1): what is not would end
+    the part of a request that it is put into."""
+    return isinstance(found, str) and _TOKEN.fullmatch(found) is not None
 
 
 def unfit(where: str, reference: object, wanted: str) -> SpecError:

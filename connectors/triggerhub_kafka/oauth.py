@@ -13,7 +13,7 @@ from aiokafka.abc import AbstractTokenProvider
 
 from triggerhub.connector import Subscription
 from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import text
+from triggerhub_kafka.kept import is_token, text
 from triggerhub_kafka.refusal import LoginFailed, TokenUnavailable
 from triggerhub_kafka.security import TLS, ClientCredentials
 from triggerhub_kafka.source import KafkaSource
@@ -85,7 +85,7 @@ class _Granted(AbstractTokenProvider):  # type: ignore[misc]
         try:
             found = json.loads(answer.body)
             token, life = found["access_token"], float(found.get("expires_in", _UNKNOWN_LIFE))
-            if found["token_type"].lower() != "bearer" or not token.isascii():
+            if found["token_type"].lower() != "bearer" or not is_token(token):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError):
             raise TokenUnavailable(

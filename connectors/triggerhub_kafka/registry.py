@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from triggerhub.connector import Subscription
 from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import text
+from triggerhub_kafka.kept import text, token
 from triggerhub_kafka.security import TLS, SchemaRegistry
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.web import Answer, Unreachable, Web
@@ -137,8 +137,8 @@ def open_registry(
         login = b64encode(f"{name}:{password}".encode()).decode()
         headers["authorization"] = f"Basic {login}"
     elif spec.bearer is not None:
-        token = text(f"{WHERE}.bearer", spec.bearer, subscription).strip()
-        headers["authorization"] = f"Bearer {token}"
+        bearer = token(f"{WHERE}.bearer", spec.bearer, subscription)
+        headers["authorization"] = f"Bearer {bearer}"
     context = None
     if spec.url.startswith("https:"):
         context = contexts.of(spec.tls or TLS(), f"{WHERE}.tls", subscription)

@@ -13,6 +13,7 @@ from triggerhub.fields import IPV6, PORT, Rule, Text
 _PLACE = rf"([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?"
 
 Account = Annotated[str, Field(min_length=1, max_length=1024)] | Reference
+"""A text, or where it is kept."""
 
 
 def _half_a_pair(tls: TLS) -> str:

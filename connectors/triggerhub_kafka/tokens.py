@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
@@ -12,7 +11,7 @@ from aiokafka.abc import AbstractTokenProvider
 
 from triggerhub.connector import SpecError, Subscription
 from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import text, unfit
+from triggerhub_kafka.kept import is_token, text, token
 from triggerhub_kafka.oauth import client_credentials
 from triggerhub_kafka.refusal import TokenUnavailable
 from triggerhub_kafka.security import SASL, Provider
@@ -22,8 +21,6 @@ GROUP = "triggerhub.kafka_tokens"
 """Entry points: each names a ``TokenPlugin``."""
 
 _WITHIN = 10.0
-# RFC 6750, section 2.1. What is none would end its part of what the client says.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class TokenSource(Protocol):
@@ -35,7 +32,8 @@ class TokenSource(Protocol):
 
 
 TokenPlugin = Callable[[Mapping[str, str]], TokenSource]
-"""Is given the ``options`` of the manifest. Raises ValueError for those that cannot be."""
+"""Is given the ``options`` of the manifest, each time that a listener starts. Raises ValueError for
+those that cannot be."""
 
 
 def token_provider(
@@ -44,10 +42,7 @@ def token_provider(
     """Of a login without user name and password. ``where``: its place in the manifest. Raises
     SpecError, with a sentence that shows no secret; ExtraMissingError."""
     if sasl.token is not None:
-        token = text(f"{where}.token", sasl.token, subscription).strip()
-        if not _TOKEN.fullmatch(token):
-            raise unfit(f"{where}.token", sasl.token, "a token")
-        return _Kept(token)
+        return _Kept(token(f"{where}.token", sasl.token, subscription))
     if sasl.oauth is not None:
         return client_credentials(sasl.oauth, f"{where}.oauth", subscription, contexts)
     assert sasl.provider is not None
@@ -55,8 +50,8 @@ def token_provider(
 
 
 class _Kept(AbstractTokenProvider):  # type: ignore[misc]
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, kept: str) -> None:
+        self._token = kept
 
     async def token(self) -> str:
         return self._token
@@ -81,14 +76,14 @@ class _Plugged(AbstractTokenProvider):  # type: ignore[misc]
     async def token(self) -> str:
         try:
             async with asyncio.timeout(_WITHIN):
-                token = await self._source.token()
+                found = await self._source.token()
         except TimeoutError:
             raise self._none(f"no answer within {_WITHIN:.0f} s") from None
         except Exception as error:  # a plugin may raise anything; it means one thing
             raise self._none(f"{error}" or type(error).__name__) from error
-        if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        if not is_token(found):
             raise self._none("it gave something else than a token")
-        return token
+        return found
 
     def extensions(self) -> Mapping[str, str]:
         """SASL extensions (KIP-342)."""

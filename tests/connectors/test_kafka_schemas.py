@@ -5,6 +5,7 @@ integration/test_kafka_schemas.py has the broker, and the registry that schemas 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
@@ -31,8 +32,8 @@ from triggerhub_kafka.decode import decoder
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.readers import reader
-from triggerhub_kafka.registry import NoSchema, Registered, Unfit
-from triggerhub_kafka.schemas import Known, Schema, translate
+from triggerhub_kafka.registry import NoSchema, Registered, Registry, RegistryFault, Unfit
+from triggerhub_kafka.schemas import Known, Schema, Schemas, translate
 
 HEAD = b"\x00\x00\x00\x00\x07"
 ORDER = {
@@ -340,6 +341,78 @@ class TestEvent:
         assert found.fault is not None
         assert found.fault.startswith("not a CloudEvent")
         assert found.data == GOOD
+
+
+class Scripted(Registry):
+    """A registry in memory: every id but those above 5000 is an order's."""
+
+    def __init__(self) -> None:
+        self.url = "http://r"
+        self.asked: list[int] = []
+        self.away = False
+
+    async def schema(self, number: int) -> Registered:
+        self.asked.append(number)
+        await asyncio.sleep(1.0)
+        if self.away:
+            raise RegistryFault("SchemaRegistryUnreachable", "away")
+        if number > 5000:
+            raise NoSchema("no such schema")
+        return avro(ORDER)
+
+
+def of_schemas(*numbers: int) -> list[ConsumerRecord]:
+    values = [b"\x00" + number.to_bytes(4, "big") + b"\x02\x00" for number in numbers]
+    return [
+        ConsumerRecord("orders", 3, at, 0, 0, None, value, None, -1, -1, ())
+        for at, value in enumerate([*values, b"text", None])
+    ]
+
+
+@pytest.mark.looptime
+class TestSchemas:
+    async def test_are_asked_for_once_and_what_is_not_there_again(self) -> None:
+        registry = Scripted()
+        schemas = Schemas(registry)
+        for _ in range(2):
+            known = await schemas.of(of_schemas(1, 2, 1, 6000))
+            assert set(known) == {1, 2, 6000}
+            assert known[6000] == "schema id 6000: no such schema"
+        assert sorted(registry.asked) == [1, 2, 6000, 6000]
+
+    async def test_are_learned_once_for_all_who_wait(self) -> None:
+        registry = Scripted()
+        schemas = Schemas(registry)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(50):
+                tasks.create_task(schemas.of(of_schemas(1)))
+        assert registry.asked == [1]
+
+    async def test_that_are_not_given_are_refused_to_all_who_wait_at_once(self) -> None:
+        registry = Scripted()
+        registry.away = True
+        schemas = Schemas(registry)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(away(schemas)) for _ in range(50)]
+        assert all(task.result() == "away" for task in waiting)
+        assert len(registry.asked) <= 2  # who came while the first asked, asks once more
+        registry.away = False
+        assert set(await schemas.of(of_schemas(1))) == {1}
+
+    async def test_are_bounded_in_number_and_those_in_use_stay(self) -> None:
+        registry = Scripted()
+        schemas = Schemas(registry)
+        for begin in range(0, 2000, 400):
+            await schemas.of(of_schemas(7000, 1, *range(begin + 10, begin + 410)))
+        assert len(schemas._known) == 1000
+        assert registry.asked.count(1) == 1
+        assert registry.asked.count(7000) == 5
+
+
+async def away(schemas: Schemas) -> str:
+    with pytest.raises(RegistryFault) as caught:
+        await schemas.of(of_schemas(1))
+    return str(caught.value)
 
 
 def test_brokers_that_answer_do_not_hide_a_registry_that_does_not() -> None:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from triggerhub.connector import Installation, Reference, SpecError
+from triggerhub.control.references import references
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Accesses
@@ -55,6 +56,30 @@ def test_faults_say_what_was_found_and_expected(sasl: dict[str, Any], message: s
     with pytest.raises(ValidationError) as caught:
         source(**sasl)
     assert message in str(caught.value)
+
+
+def test_whatever_is_kept_elsewhere_is_found_in_the_source() -> None:
+    def kept(key: str) -> dict[str, Any]:
+        return {"secretRef": {"name": "kafka", "key": key}}
+
+    spec = KafkaSource.model_validate(
+        {
+            "topic": "orders",
+            "security": {
+                "sasl": {
+                    "mechanism": "OAUTHBEARER",
+                    "provider": {"name": "aws", "options": {"a": kept("a"), "b": "text"}},
+                }
+            },
+            "schemaRegistry": {
+                "url": "https://r",
+                "basic": {"username": kept("b"), "password": kept("c")},
+                "tls": {"ca": kept("d")},
+            },
+        }
+    )
+    keys = [found.secret_ref.key for found in references(spec) if found.secret_ref is not None]
+    assert sorted(keys) == ["a", "b", "c", "d"]
 
 
 async def test_a_token_that_is_kept_is_given_as_it_is() -> None:
