@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import fastavro
 import pytest
 
 from integration import kafka_tools as tools
-from integration.fakes import Listening, eventually, listening
+from integration.fakes import FakeEmit, FakeReport, Listening, eventually, listening
 from integration.function import HALF, Answer, answering, hang, reply, server_context
 from integration.hub import function, running
 from integration.registry import SchemaRegistry, basic, registering
 from integration.servers import Kafka
 from integration.streams import Stream, kafka_trigger
+from integration.test_kafka_replay import Told
 from integration.test_kafka_security import Values, known, secret, sockets, told
 from triggerhub.connector import Connector, Installation
+from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 
 _numbers = iter(range(1_000_000))
@@ -288,6 +291,26 @@ class TestRegistryIsAway:
             assert sorted(event.id for event in events) == sorted(
                 f"{partition}:{n}" for partition in (0, 1) for n in range(5)
             )
+
+
+async def test_a_replay_reads_with_the_schemas_too_and_waits_for_the_registry(
+    kafka: Kafka, topic: str, registry: SchemaRegistry
+) -> None:
+    number = registry.register("orders-value", ORDER)
+    await tools.produce(kafka.broker, topic, [order(n, number) for n in range(3)])
+    spec = KafkaSource.model_validate(
+        {"topic": topic, "brokers": [kafka.broker], "schemaRegistry": {"url": registry.url}}
+    )
+    emit, report = FakeEmit(), FakeReport()
+    bound = replace(subscription(spec, name=f"shop.{topic}.f", report=report), emit=emit)
+    registry.answer = reply(503)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        connector = KafkaConnector(Installation())
+        tasks.create_task(connector.replay(bound, "Earliest", None, Told()))
+        await eventually(lambda: "SchemaRegistryUnreachable" in report.states, "a report of it")
+        assert not emit.begun
+        registry.answer = None
+    assert [json.loads(data)["id"] for data in emit.data()] == [0, 1, 2]
 
 
 class TestLogin:

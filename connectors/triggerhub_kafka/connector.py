@@ -30,8 +30,8 @@ from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.reading import fetch
 from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
-from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.schemas import Registries
+from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
 from triggerhub_kafka.writing import Writing
 
@@ -108,7 +108,8 @@ class KafkaConnector:
         Raises ``ValueError`` for a text that is no position of these topics, ``ReplayError``, with
         a sentence, when the brokers refuse, and ``SpecError`` as ``listen`` does.
         """
-        await Replay(subscription, self._access(subscription), progress).run(since, until)
+        access, schemas = self._access(subscription), self._registries.of(subscription)
+        await Replay(subscription, access, schemas, progress).run(since, until)
 
     async def lay_down(
         self, subscription: Subscription[KafkaSource], place: TopicForLetters, letter: Letter

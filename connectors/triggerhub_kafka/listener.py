@@ -118,7 +118,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             known = await learn(
                 self._schemas,
                 records,
-                self._health,
+                self._health.registry,
                 lambda: generation == self._offsets.generation,
             )
             if known is None:

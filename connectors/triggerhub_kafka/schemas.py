@@ -14,7 +14,6 @@ from triggerhub.connector import Subscription
 from triggerhub.event import Event
 from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.decode import Record, is_structured, origin, undecodable
-from triggerhub_kafka.health import Health
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.registry import (
     EXTRA,
@@ -47,6 +46,10 @@ class Schema:
 
 Known = Mapping[int, Schema | str]
 """By id; a text: why there is none."""
+
+
+Tell = Callable[[tuple[str, str] | None], None]
+"""Is told the reason why the registry gives no schema, and a sentence; None: it does."""
 
 
 class Schemas:
@@ -123,18 +126,18 @@ class Registries:
 
 
 async def learn(
-    schemas: Schemas, records: Iterable[Record], health: Health, ours: Callable[[], bool]
+    schemas: Schemas, records: Iterable[Record], tell: Tell, ours: Callable[[], bool]
 ) -> Known | None:
-    """The schemas of these records. Waits while the registry does not give them; None: meanwhile
-    the records are not ``ours`` any more."""
+    """The schemas of these records. Waits while the registry does not give them, and tells; None:
+    meanwhile the records are not ``ours`` any more."""
     wait = _FIRST_WAIT
     while True:
         try:
             known = await schemas.of(records)
         except RegistryFault as fault:
-            health.registry((fault.reason, str(fault)))
+            tell((fault.reason, str(fault)))
         else:
-            health.registry(None)
+            tell(None)
             return known if ours() else None
         await asyncio.sleep(wait)
         if not ours():
