@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlencode
@@ -38,18 +37,20 @@ def client_credentials(
     login = b64encode(f"{quote_plus(name)}:{quote_plus(secret)}".encode()).decode()
     context = contexts.of(TLS(ca=spec.ca), where, subscription)
     web = Web(where, "kafka-oauth", context, {"authorization": f"Basic {login}"})
-    return _Granted(spec, where, web)
+    return Granted(spec, where, web)
 
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
     token: str = field(repr=False)
     renew: float
-    """When it is to be replaced, as ``time.monotonic``."""
+    """When it is to be replaced, by the event loop's clock."""
     end: float
 
 
-class _Granted(AbstractTokenProvider):  # type: ignore[misc]
+class Granted(AbstractTokenProvider):  # type: ignore[misc]
+    """Keeps a token, and asks for another in time."""
+
     def __init__(self, spec: ClientCredentials, where: str, web: Web) -> None:
         self._endpoint = spec.token_endpoint
         self._scope = spec.scope
@@ -62,7 +63,7 @@ class _Granted(AbstractTokenProvider):  # type: ignore[misc]
         """One that is good for the moment: while the server is away, the last one as long as it
         lives. Raises LoginFailed, TokenUnavailable."""
         async with self._turn:
-            grant, now = self._grant, time.monotonic()
+            grant, now = self._grant, asyncio.get_running_loop().time()
             if grant is None or now >= grant.renew:
                 try:
                     grant = self._grant = await self._ask()
@@ -75,7 +76,7 @@ class _Granted(AbstractTokenProvider):  # type: ignore[misc]
         form = {"grant_type": "client_credentials"}
         if self._scope is not None:
             form["scope"] = self._scope
-        asked = time.monotonic()
+        asked = asyncio.get_running_loop().time()
         try:
             answer = await self._web.ask("POST", self._endpoint, urlencode(form).encode())
         except Unreachable as error:

@@ -74,7 +74,8 @@ class Schemas:
             began = asyncio.get_running_loop().time()
             async with self._turn:
                 if self._fault is not None and self._asked >= began:
-                    raise self._fault  # of the one before, while this waited
+                    # Of the one before, while this waited.
+                    raise RegistryFault(self._fault.reason, str(self._fault))
                 for number in missing:
                     found[number] = await self._learn(number)
         return found

@@ -5,6 +5,8 @@ integration/test_kafka_oauth.py has the broker that takes them, and the authoriz
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
 from typing import Any
 
@@ -17,7 +19,11 @@ from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Accesses
 from triggerhub_kafka.certificates import Contexts
+from triggerhub_kafka.oauth import Granted
 from triggerhub_kafka.problems import ExtraMissingError
+from triggerhub_kafka.refusal import TokenUnavailable
+from triggerhub_kafka.security import ClientCredentials
+from triggerhub_kafka.web import Answer, Unreachable, Web
 
 CANARY = "hunter2"
 KEPT = {"secretRef": {"name": "kafka", "key": "k"}}
@@ -114,3 +120,88 @@ async def test_what_is_not_installed_is_told_with_the_command_that_does(
     report = bound.report
     assert isinstance(report, RecordingReport)
     assert (report.said, report.message) == (["ExtraNotInstalled"], said)
+
+
+class Server(Web):
+    """An authorization server in memory, which a request reaches in a second."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer: dict[str, Any] = {"token_type": "bearer", "expires_in": 100}
+        self.status = 200
+        self.away = False
+
+    async def ask(self, method: str, url: str, form: bytes | None = None) -> Answer:
+        self.asked += 1
+        await asyncio.sleep(1.0)
+        if self.away:
+            raise Unreachable("refused")
+        token = {"access_token": f"token-{self.asked}"}
+        return Answer(self.status, json.dumps(token | self.answer).encode())
+
+
+def granted(server: Server) -> Granted:
+    return Granted(ClientCredentials.model_validate(GRANTED), "spec.oauth", server)
+
+
+@pytest.mark.looptime
+class TestClientCredentials:
+    async def test_are_asked_for_once_by_all_who_connect_at_once(self) -> None:
+        server = Server()
+        provider = granted(server)
+        async with asyncio.TaskGroup() as tasks:
+            found = [tasks.create_task(provider.token()) for _ in range(20)]
+        assert {task.result() for task in found} == {"token-1"}
+
+    async def test_bring_a_new_token_before_the_old_one_ends(self) -> None:
+        server = Server()
+        provider = granted(server)
+        assert await provider.token() == "token-1"
+        await asyncio.sleep(78)  # 79 since it was asked for
+        assert await provider.token() == "token-1"
+        await asyncio.sleep(2)
+        assert await provider.token() == "token-2"
+
+    async def test_of_a_server_that_is_away_serve_as_long_as_they_live(self) -> None:
+        server = Server()
+        provider = granted(server)
+        await provider.token()
+        server.away = True
+        await asyncio.sleep(90)
+        assert await provider.token() == "token-1"
+        await asyncio.sleep(10)
+        with pytest.raises(TokenUnavailable) as caught:
+            await provider.token()
+        assert str(caught.value) == "no token from https://login.example/token: refused"
+        server.away = False
+        assert (await provider.token()).startswith("token-")
+
+    async def test_without_a_time_of_life_are_taken_for_five_minutes(self) -> None:
+        server = Server()
+        server.answer = {"token_type": "Bearer"}
+        provider = granted(server)
+        await provider.token()
+        await asyncio.sleep(230)
+        assert await provider.token() == "token-1"
+        await asyncio.sleep(20)
+        assert await provider.token() == "token-2"
+
+    @pytest.mark.parametrize(
+        ("status", "answer", "said"),
+        [
+            (200, {"token_type": "mac"}, "answered 200 without a bearer token"),
+            (200, {"token_type": "bearer", "access_token": "a b"}, "without a bearer token"),
+            (200, {"token_type": "bearer", "access_token": None}, "without a bearer token"),
+            (200, {"token_type": "bearer", "expires_in": "soon"}, "without a bearer token"),
+            (500, {"error": "server_error"}, "gives no token: 500, server_error"),
+            (404, {}, "gives no token: 404, it does not say why"),
+        ],
+    )
+    async def test_that_are_none_are_unavailable(
+        self, status: int, answer: dict[str, Any], said: str
+    ) -> None:
+        server = Server()
+        server.status, server.answer = status, answer
+        with pytest.raises(TokenUnavailable, match=said) as caught:
+            await granted(server).token()
+        assert "token-1" not in str(caught.value)
