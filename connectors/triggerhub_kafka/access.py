@@ -11,7 +11,7 @@ from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.kept import text
 from triggerhub_kafka.security import SASL
 from triggerhub_kafka.source import KafkaSource
-from triggerhub_kafka.tokens import token_provider
+from triggerhub_kafka.tokens import Tokens
 
 _TLS = "spec.source.security.tls"
 _SASL = "spec.source.security.sasl"
@@ -32,6 +32,7 @@ class Accesses:
 
     def __init__(self, contexts: Contexts) -> None:
         self._contexts = contexts
+        self._tokens = Tokens(contexts)
 
     def of(self, subscription: Subscription[KafkaSource], brokers: list[str]) -> Access:
         """Raises SpecError, with a sentence that shows no secret, for what its references stand
@@ -55,7 +56,7 @@ class Accesses:
     def _login(self, sasl: SASL, subscription: Subscription[KafkaSource]) -> dict[str, Any]:
         options: dict[str, Any] = {"sasl_mechanism": sasl.mechanism}
         if sasl.username is None or sasl.password is None:
-            provider = token_provider(sasl, _SASL, subscription, self._contexts)
+            provider = self._tokens.of(sasl, _SASL, subscription)
             return options | {"sasl_oauth_token_provider": provider}
         return options | {
             "sasl_plain_username": text(f"{_SASL}.username", sasl.username, subscription),

@@ -37,7 +37,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.refusal import REFUSALS, Tried, why
+from triggerhub_kafka.refusal import REFUSALS, LoginFailed, Tried, why
 
 log = logging.getLogger("triggerhub.kafka")
 
@@ -118,7 +118,11 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             tried = Tried(
                 host, port, self._security_protocol, self._ssl_context, connect, self._bearer
             )
-            return await why(error, tried)
+            found = await why(error, tried)
+            if isinstance(found, LoginFailed):
+                # Not to be tried again with the token that a provider keeps.
+                getattr(self._sasl_oauth_token_provider, "refused", bool)()
+            return found
         return None
 
     async def _connect(self, host: str, port: int, **otherwise: Any) -> Any:

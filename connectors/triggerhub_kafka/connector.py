@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 
 from aiokafka import TopicPartition
@@ -22,15 +23,16 @@ from triggerhub.connector import (
 from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.decode import decoder
+from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import delete_group
-from triggerhub_kafka.letters import coordinates_of, event_of, letter_record
+from triggerhub_kafka.letters import Decoder, coordinates_of, event_of, letter_record
 from triggerhub_kafka.listener import Listener
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.reading import fetch
+from triggerhub_kafka.registry import RegistryFault
 from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
-from triggerhub_kafka.schemas import Registries
+from triggerhub_kafka.schemas import Registries, translate
 from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
 from triggerhub_kafka.writing import Writing
@@ -147,9 +149,21 @@ class KafkaConnector:
         if record is None:
             raise Unreadable(f"{where}: it is there no more: retention took it, or the topic went")
         try:
-            return event_of(record, decoder)
+            return event_of(record, await self._decoder(subscription, record, where))
         except ValueError as error:
             raise Unreadable(f"{where}: it is no dead letter: {error}") from error
+
+    async def _decoder(
+        self, subscription: Subscription[KafkaSource], record: Record, where: str
+    ) -> Decoder:
+        schemas = self._registries.of(subscription)
+        if schemas is None:
+            return decoder
+        try:
+            known = await schemas.of([record])
+        except RegistryFault as fault:
+            raise Unreadable(f"{where}: {fault}") from fault
+        return lambda topic, partition: partial(translate, known, decoder(topic, partition))
 
     async def reply(
         self, subscription: Subscription[KafkaSource], event: Event, reply: Reply

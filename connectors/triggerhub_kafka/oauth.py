@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlencode
@@ -24,20 +25,27 @@ _RENEW_AFTER = 0.8
 _WRONG = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "invalid_grant"})
 
 
-def client_credentials(
+@dataclass(frozen=True, slots=True)
+class Account:
+    """As whom, and over what connections, tokens are asked for."""
+
+    login: str = field(repr=False)
+    """Value of ``Authorization``."""
+    context: ssl.SSLContext
+
+
+def client_account(
     spec: ClientCredentials,
     where: str,
     subscription: Subscription[KafkaSource],
     contexts: Contexts,
-) -> AbstractTokenProvider:
-    """``where``: the place of ``spec`` in the manifest. Raises SpecError; ExtraMissingError."""
+) -> Account:
+    """``where``: the place of ``spec`` in the manifest. Raises SpecError."""
     name = text(f"{where}.clientId", spec.client_id, subscription)
     secret = text(f"{where}.clientSecret", spec.client_secret, subscription)
     # RFC 6749, section 2.3.1: form-encoded before they are joined.
     login = b64encode(f"{quote_plus(name)}:{quote_plus(secret)}".encode()).decode()
-    context = contexts.of(TLS(ca=spec.ca), where, subscription)
-    web = Web(where, "kafka-oauth", context, {"authorization": f"Basic {login}"})
-    return Granted(spec, where, web)
+    return Account(f"Basic {login}", contexts.of(TLS(ca=spec.ca), where, subscription))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,12 @@ class _Grant:
 class Granted(AbstractTokenProvider):  # type: ignore[misc]
     """Keeps a token, and asks for another in time."""
 
-    def __init__(self, spec: ClientCredentials, where: str, web: Web) -> None:
+    def __init__(self, spec: ClientCredentials, where: str, account: Account) -> None:
+        """Raises ExtraMissingError."""
         self._endpoint = spec.token_endpoint
         self._scope = spec.scope
         self._where = where
-        self._web = web
+        self._web = Web(where, "kafka-oauth", account.context, {"authorization": account.login})
         self._grant: _Grant | None = None
         self._turn = asyncio.Lock()
 
@@ -71,6 +80,10 @@ class Granted(AbstractTokenProvider):  # type: ignore[misc]
                     if grant is None or now >= grant.end:
                         raise
             return grant.token
+
+    def refused(self) -> None:
+        """The brokers do not take the last one: it is not used again."""
+        self._grant = None
 
     async def _ask(self) -> _Grant:
         form = {"grant_type": "client_credentials"}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from aiokafka.abc import AbstractTokenProvider
 
 from triggerhub.connector import SpecError, Subscription
 from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.kept import is_token, text, token
-from triggerhub_kafka.oauth import client_credentials
+from triggerhub_kafka.oauth import Granted, client_account
 from triggerhub_kafka.refusal import TokenUnavailable
-from triggerhub_kafka.security import SASL, Provider
+from triggerhub_kafka.security import SASL
 from triggerhub_kafka.source import KafkaSource
 
 GROUP = "triggerhub.kafka_tokens"
@@ -32,21 +34,44 @@ class TokenSource(Protocol):
 
 
 TokenPlugin = Callable[[Mapping[str, str]], TokenSource]
-"""Is given the ``options`` of the manifest, each time that a listener starts. Raises ValueError for
-those that cannot be."""
+"""Is given the ``options`` of the manifest. Raises ValueError for those that cannot be."""
 
 
-def token_provider(
-    sasl: SASL, where: str, subscription: Subscription[KafkaSource], contexts: Contexts
-) -> AbstractTokenProvider:
-    """Of a login without user name and password. ``where``: its place in the manifest. Raises
-    SpecError, with a sentence that shows no secret; ExtraMissingError."""
-    if sasl.token is not None:
-        return _Kept(token(f"{where}.token", sasl.token, subscription))
-    if sasl.oauth is not None:
-        return client_credentials(sasl.oauth, f"{where}.oauth", subscription, contexts)
-    assert sasl.provider is not None
-    return _Plugged(sasl.provider, f"{where}.provider", subscription)
+class Tokens:
+    """Gives logins their providers. Those that say the same share one, as long as anybody has it:
+    a token is fetched once for them all."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        self._made: WeakValueDictionary[Hashable, AbstractTokenProvider] = WeakValueDictionary()
+
+    def of(
+        self, sasl: SASL, where: str, subscription: Subscription[KafkaSource]
+    ) -> AbstractTokenProvider:
+        """Of a login without user name and password. ``where``: its place in the manifest. Raises
+        SpecError, with a sentence that shows no secret; ExtraMissingError."""
+        key: Hashable
+        make: Callable[[], AbstractTokenProvider]
+        if sasl.token is not None:
+            key = kept = token(f"{where}.token", sasl.token, subscription)
+            make = partial(_Kept, kept)
+        elif sasl.oauth is not None:
+            account = client_account(sasl.oauth, f"{where}.oauth", subscription, self._contexts)
+            key = (sasl.oauth.token_endpoint, sasl.oauth.scope, account)
+            make = partial(Granted, sasl.oauth, f"{where}.oauth", account)
+        else:
+            assert sasl.provider is not None
+            place, options = f"{where}.provider", sasl.provider.options
+            found = {
+                name: text(f"{place}.options.{name}", value, subscription)
+                for name, value in options.items()
+            }
+            key = (sasl.provider.name, frozenset(found.items()))
+            make = partial(_Plugged, sasl.provider.name, found, place)
+        provider = self._made.get(key)
+        if provider is None:
+            provider = self._made[key] = make()
+        return provider
 
 
 class _Kept(AbstractTokenProvider):  # type: ignore[misc]
@@ -60,16 +85,10 @@ class _Kept(AbstractTokenProvider):  # type: ignore[misc]
 class _Plugged(AbstractTokenProvider):  # type: ignore[misc]
     """Keeps a plugin's tokens within bounds: in time, and in what they may be."""
 
-    def __init__(
-        self, provider: Provider, where: str, subscription: Subscription[KafkaSource]
-    ) -> None:
-        self._name = provider.name
-        options = {
-            name: text(f"{where}.options.{name}", value, subscription)
-            for name, value in provider.options.items()
-        }
+    def __init__(self, name: str, options: Mapping[str, str], where: str) -> None:
+        self._name = name
         try:
-            self._source = _plugin(provider.name, where)(options)
+            self._source = _plugin(name, where)(options)
         except ValueError as error:
             raise SpecError(f"{where}.options: {error}") from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Accesses
 from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.oauth import Granted
+from triggerhub_kafka.oauth import Account, Granted
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.refusal import TokenUnavailable
 from triggerhub_kafka.security import ClientCredentials
@@ -125,7 +126,7 @@ async def test_what_is_not_installed_is_told_with_the_command_that_does(
 class Server(Web):
     """An authorization server in memory, which a request reaches in a second."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # no connections
         self.asked = 0
         self.answer: dict[str, Any] = {"token_type": "bearer", "expires_in": 100}
         self.status = 200
@@ -141,7 +142,10 @@ class Server(Web):
 
 
 def granted(server: Server) -> Granted:
-    return Granted(ClientCredentials.model_validate(GRANTED), "spec.oauth", server)
+    account = Account("Basic x", ssl.create_default_context())
+    provider = Granted(ClientCredentials.model_validate(GRANTED), "spec.oauth", account)
+    provider._web = server
+    return provider
 
 
 @pytest.mark.looptime
@@ -160,6 +164,12 @@ class TestClientCredentials:
         await asyncio.sleep(78)  # 79 since it was asked for
         assert await provider.token() == "token-1"
         await asyncio.sleep(2)
+        assert await provider.token() == "token-2"
+
+    async def test_are_asked_for_anew_when_a_broker_refuses_the_token(self) -> None:
+        provider = granted(Server())
+        assert await provider.token() == "token-1"
+        provider.refused()
         assert await provider.token() == "token-2"
 
     async def test_of_a_server_that_is_away_serve_as_long_as_they_live(self) -> None:
