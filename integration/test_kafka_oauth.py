@@ -15,11 +15,12 @@ import trustme
 
 from integration import kafka_tools as tools
 from integration.fakes import Listening, eventually, listening
-from integration.function import answering
+from integration.function import answering, reply
 from integration.hub import function, running
 from integration.issuer import AuthorizationServer, Issuer, authorizing
 from integration.servers import Kafka
 from integration.streams import Stream, arrived, firsts, in_order, kafka_trigger
+from integration.test_kafka_letters import made
 from integration.test_kafka_security import TLS, Values, known, secret, sockets, told
 from triggerhub.connector import Installation, SpecError
 from triggerhub_kafka import KafkaConnector, KafkaSource
@@ -308,6 +309,10 @@ def test_a_hub_follows_a_token_that_is_kept_fresh(kafka: Kafka, tmp_path: Path) 
         hub.write("s.yaml", kept(tokens[0]))
         hub.start()
         hub.wait(lambda: hub.condition("orders") == "False AuthenticationFailed", "a refusal")
+        answers = made(kafka.broker, "answers")
+        manifest["spec"]["source"]["reply"] = {"topic": answers}
+        target.script = lambda call: reply(200, call.body)
+        hub.write("t.yaml", manifest)
         with stream.flowing(per_second=50):
             hub.write("s.yaml", kept(tokens[1]))
             hub.wait(lambda: len(firsts(target.accepted)) > 200, "flow with the second token")
@@ -319,6 +324,8 @@ def test_a_hub_follows_a_token_that_is_kept_fresh(kafka: Kafka, tmp_path: Path) 
         hub.wait(lambda: arrived(target, stream), "delivery of every record")
         hub.wait(lambda: hub.condition("orders") == "True Ready", "readiness")
         assert in_order(firsts(target.accepted))
+        found = asyncio.run(tools.records(kafka.broker, answers, len(stream.sent)))
+        assert {record.value for record in found} == set(stream.sent.values())
         said = told(hub)
         assert not any(token in said for token in tokens)
         assert hub.stop() == 0

@@ -17,11 +17,13 @@ import pytest
 
 from integration import kafka_tools as tools
 from integration.fakes import FakeEmit, FakeReport, Listening, eventually, listening
-from integration.function import HALF, Answer, answering, hang, reply, server_context
+from integration.function import ACCEPT, HALF, Answer, answering, hang, reply, server_context
 from integration.hub import function, running
 from integration.registry import SchemaRegistry, basic, registering
 from integration.servers import Kafka
 from integration.streams import Stream, kafka_trigger
+from integration.test_kafka_letters import command, made, refuse
+from integration.test_kafka_letters import kafka_trigger as letters_to
 from integration.test_kafka_replay import Told
 from integration.test_kafka_security import Values, known, secret, sockets, told
 from triggerhub.connector import Connector, Installation
@@ -405,4 +407,30 @@ def test_a_hub_delivers_what_fits_and_keeps_what_does_not_as_dead_letters(
         assert letter["reason"] == "Undecodable"
         assert f"it does not fit schema id {number}" in json.dumps(letter)
         assert "hunter2" not in told(hub)
+        assert hub.stop() == 0
+
+
+def test_a_dead_letter_in_a_topic_has_the_record_s_bytes_and_is_sent_again_as_json(
+    kafka: Kafka, registry: SchemaRegistry, tmp_path: Path
+) -> None:
+    number = registry.register("orders-value", ORDER)
+    stream, dead = Stream(kafka.broker, partitions=1), made(kafka.broker, "dead")
+    values = [order(7, number), b"text"]
+    asyncio.run(tools.produce(kafka.broker, stream.topic, values))
+    with answering(refuse) as target, running(tmp_path, start=False) as hub:
+        manifest = letters_to(stream, dead)
+        manifest["spec"]["source"]["schemaRegistry"] = {"url": registry.url}
+        hub.write("f.yaml", function("f", target.url))
+        hub.write("t.yaml", manifest)
+        hub.start()
+        hub.wait(lambda: len(hub.letters()) == 2, "two dead letters")
+        laid = asyncio.run(tools.records(kafka.broker, dead, 2))
+        assert sorted(record.value for record in laid) == sorted(values)
+        rejected = next(one for one in hub.letters() if one["reason"] == "Rejected")
+        target.script = lambda call: ACCEPT
+        said = command(hub, "dlq", "redrive", rejected["id"], "--admin", hub.admin)
+        assert "1 accepted" in said
+        (call,) = target.accepted
+        assert json.loads(call.body) == {"id": 7, "paid": "12.34"}
+        assert call.headers["ce-schemaid"] == str(number)
         assert hub.stop() == 0
