@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import unquote
+
+import trustme
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() resets the connection
 _MEBIBYTE = bytes(1024 * 1024)
@@ -166,9 +169,10 @@ async def huge(wire: Wire) -> int | None:
 class Function:
     """A server in a thread of its own, on a port that it keeps while it is down."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, context: ssl.SSLContext | None = None) -> None:
         self.script: Script = script or (lambda call: ACCEPT)
         """May be replaced at any time."""
+        self._context = context
         self._calls: list[Call] = []
         self._accepted: list[Call] = []
         self._under_way = 0
@@ -229,7 +233,11 @@ class Function:
     async def _up(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(
-                self._serve, sock=self._socket, backlog=1024, limit=_LONGEST_HEAD
+                self._serve,
+                sock=self._socket,
+                backlog=1024,
+                limit=_LONGEST_HEAD,
+                ssl=self._context,
             )
 
     async def _down(self) -> None:
@@ -297,10 +305,19 @@ def bound(port: int) -> socket.socket:
     return bound
 
 
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """Of a server at 127.0.0.1, whose certificate that authority has signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
 @contextmanager
-def answering(script: Script | None = None) -> Iterator[Function]:
-    """A function that ends with the block."""
-    function = Function(script)
+def answering(
+    script: Script | None = None, context: ssl.SSLContext | None = None
+) -> Iterator[Function]:
+    """A function that ends with the block; with a ``context``, it speaks TLS."""
+    function = Function(script, context)
     try:
         yield function
     finally:

@@ -27,6 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from integration.issuer import Issuer
+
 KAFKA = "4.1.0"
 
 _POM = """\
@@ -69,6 +71,13 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.scramonly.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.scramonly.scram-sha-512.connections.max.reauth.ms=3000
 {logins}
+listener.name.bearer.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.bearer.oauthbearer.connections.max.reauth.ms=3000
+listener.name.bearer.oauthbearer.sasl.server.callback.handler.class={validator}
+listener.name.bearer.sasl.oauthbearer.jwt.validator.class={broker_validator}
+listener.name.bearer.sasl.oauthbearer.jwks.endpoint.url=file://{keys}
+listener.name.bearer.sasl.oauthbearer.expected.issuer={issuer}
+listener.name.bearer.sasl.oauthbearer.expected.audience={audience}
 log.dirs={disks}
 metadata.log.dir={metadata}
 num.partitions=1
@@ -91,11 +100,15 @@ _LISTENERS = {
     "LOGIN": "SASL_PLAINTEXT",
     "LOGINTLS": "SASL_SSL",
     "SCRAMONLY": "SASL_PLAINTEXT",
+    "BEARER": "SASL_SSL",
 }
+# Kafka 4.1.0 checks no signature unless its validator is named.
+_OAUTH = "org.apache.kafka.common.security.oauthbearer"
 _MODULES = {
     "plain": "org.apache.kafka.common.security.plain.PlainLoginModule required {users};",
     "scram-sha-256": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
     "scram-sha-512": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    "oauthbearer": f"{_OAUTH}.OAuthBearerLoginModule required;",
 }
 
 
@@ -263,6 +276,9 @@ class Kafka:
         broker = self.authority.issue_cert("127.0.0.1")
         certificates = [pem.bytes() for pem in broker.cert_chain_pems]
         (folder / "broker.pem").write_bytes(b"".join((pkcs8(broker), *certificates)))
+        self.issuer = Issuer()
+        """Of the tokens that the broker takes."""
+        self.issuer.write_keys(folder / "keys.json")
         properties = folder / "server.properties"
         properties.write_text(self._properties(folder))
         users = [
@@ -278,6 +294,7 @@ class Kafka:
             "kafka",
             [
                 *("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{folder}/keys.json",
                 *("-cp", f"{self._libs}/*", "kafka.Kafka", str(properties)),
             ],
             folder,
@@ -290,7 +307,8 @@ class Kafka:
 
     def at(self, listener: str) -> str:
         """``host:port`` of another: TLS, MUTUAL (wants a client's certificate), LOGIN, LOGINTLS,
-        SCRAMONLY (no other mechanism than SCRAM-SHA-512, anew every three seconds), PROXIED."""
+        SCRAMONLY (no other mechanism than SCRAM-SHA-512, anew every three seconds), BEARER (TLS,
+        no other mechanism than OAUTHBEARER, anew every three seconds), PROXIED."""
         return f"127.0.0.1:{self._ports[listener]}"
 
     def set_password(self, password: str) -> None:
@@ -331,6 +349,11 @@ class Kafka:
             advertised=_addresses(advertised),
             broker_pem=folder / "broker.pem",
             ca_pem=folder / "ca.pem",
+            validator=f"{_OAUTH}.OAuthBearerValidatorCallbackHandler",
+            keys=folder / "keys.json",
+            broker_validator=f"{_OAUTH}.BrokerJwtValidator",
+            issuer=Issuer.NAME,
+            audience=Issuer.AUDIENCE,
             listeners=_addresses(self._ports),
             protocols=",".join(":".join(pair) for pair in self._listeners.items()),
             logins="\n".join(

@@ -19,6 +19,7 @@ from triggerhub.event import Event, Origin, Reply
 from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource, TopicForLetters
 from triggerhub_kafka.access import Accesses
+from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.records import Outgoing
 from triggerhub_kafka.writing import Writing
 
@@ -115,7 +116,7 @@ async def test_bindings_that_reach_the_same_brokers_alike_share_their_connection
 async def test_a_producer_that_nobody_uses_is_closed_and_another_opened_when_it_is_wanted(
     kafka: Kafka, dead: str
 ) -> None:
-    access = Accesses().of(bound(kafka.broker), [kafka.broker])
+    access = Accesses(Contexts()).of(bound(kafka.broker), [kafka.broker])
     record = Outgoing(topic=dead, key=None, value=b"x", headers=())
     before = sockets()
     async with Writing(idle=0.2) as writing:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import create_conn
+from aiokafka.conn import OAuthAuthenticator, create_conn
 from aiokafka.errors import (
     CommitFailedError,
     GroupIdNotFound,
@@ -36,7 +37,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.refusal import REFUSALS, Tried, why
+from triggerhub_kafka.refusal import REFUSALS, LoginFailed, Tried, why
 
 log = logging.getLogger("triggerhub.kafka")
 
@@ -107,12 +108,21 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         try:
             connection = await connect()
             try:
-                self.cluster.update_metadata(await connection.send(MetadataRequest([])))
+                metadata = await connection.send(MetadataRequest([]))
+                if self._bearer is not None and not metadata.brokers:
+                    raise _unknown(host, port)
+                self.cluster.update_metadata(metadata)
             finally:
                 connection.close()
         except REFUSALS as error:
-            tried = Tried(host, port, self._security_protocol, self._ssl_context, connect)
-            return await why(error, tried)
+            tried = Tried(
+                host, port, self._security_protocol, self._ssl_context, connect, self._bearer
+            )
+            found = await why(error, tried)
+            if isinstance(found, LoginFailed):
+                # Not to be tried again with the token that a provider keeps.
+                getattr(self._sasl_oauth_token_provider, "refused", bool)()
+            return found
         return None
 
     async def _connect(self, host: str, port: int, **otherwise: Any) -> Any:
@@ -124,8 +134,15 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             "sasl_mechanism": self._sasl_mechanism,
             "sasl_plain_username": self._sasl_plain_username,
             "sasl_plain_password": self._sasl_plain_password,
+            "sasl_oauth_token_provider": self._sasl_oauth_token_provider,
         }
         return await create_conn(host, port, **options | otherwise)
+
+    @property
+    def _bearer(self) -> Callable[[], Awaitable[bytes]] | None:
+        """Gives what a client says first that logs in with a token; None: this one does not."""
+        provider = self._sasl_oauth_token_provider
+        return None if provider is None else partial(_first_words, provider)
 
     async def _metadata_update(
         self, cluster_metadata: ClusterMetadata, topics: Collection[str]
@@ -162,7 +179,10 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         # Each twice: brokers close connections that were idle, or whose login is too old.
         for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
             try:
-                reply = await self.send(node, request)
+                answer = await self.send(node, request)
+                if not answer.brokers:
+                    raise _unknown("broker", node)
+                reply = answer
                 break
             except (NodeNotReadyError, KafkaConnectionError) as error:
                 log.debug("kafka.metadata_failed node=%s error=%r", node, error)
@@ -198,6 +218,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         random.shuffle(nodes)
         return nodes
+
+
+def _unknown(*broker: object) -> KafkaConnectionError:
+    """The error for one that says that there are no brokers at all, and so is none to ask. That
+    is what it answers, before it closes, a client whose token it refuses."""
+    return KafkaConnectionError(f"{':'.join(map(str, broker))} knows of no broker")
+
+
+async def _first_words(provider: AbstractTokenProvider) -> bytes:
+    said, _ = await OAuthAuthenticator(sasl_oauth_token_provider=provider).step(None)
+    return bytes(said)
 
 
 def _telling(before: KafkaError, after: KafkaError) -> KafkaError:

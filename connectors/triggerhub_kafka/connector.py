@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 
 from aiokafka import TopicPartition
@@ -21,13 +22,17 @@ from triggerhub.connector import (
 )
 from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
-from triggerhub_kafka.decode import decoder
+from triggerhub_kafka.certificates import Contexts
+from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.letters import coordinates_of, event_of, letter_record, what_died
 from triggerhub_kafka.listener import Listener
+from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.reading import fetch
+from triggerhub_kafka.registry import RegistryFault
 from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
+from triggerhub_kafka.schemas import Registries, translate
 from triggerhub_kafka.seeks import seek
 from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
 from triggerhub_kafka.writing import Writing
@@ -45,7 +50,9 @@ class KafkaConnector:
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
-        self._accesses = Accesses()
+        contexts = Contexts()
+        self._accesses = Accesses(contexts)
+        self._registries = Registries(contexts)
         self._writing = Writing()
 
     async def __aenter__(self) -> KafkaConnector:
@@ -66,7 +73,13 @@ class KafkaConnector:
         Raises ``ListenError``, with a sentence, when the brokers cannot be reached or refuse; and
         ``SpecError`` for brokers, a topic, a group or a secret that cannot be one.
         """
-        await Listener(subscription, self._access(subscription)).run()
+        try:
+            access = self._access(subscription)
+            schemas = self._registries.of(subscription)
+        except ExtraMissingError as error:
+            subscription.report.disconnected(error.reason, str(error))
+            raise
+        await Listener(subscription, access, schemas).run()
 
     async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
         """Delete the consumer group, with its offsets.
@@ -97,7 +110,8 @@ class KafkaConnector:
         Raises ``ValueError`` for a text that is no position of these topics, ``ReplayError``, with
         a sentence, when the brokers refuse, and ``SpecError`` as ``listen`` does.
         """
-        await Replay(subscription, self._access(subscription), progress).run(since, until)
+        access, schemas = self._access(subscription), self._registries.of(subscription)
+        await Replay(subscription, access, schemas, progress).run(since, until)
 
     async def lay_down(
         self, subscription: Subscription[KafkaSource], place: TopicForLetters, letter: Letter
@@ -138,7 +152,20 @@ class KafkaConnector:
             died = what_died(record)
         except ValueError as error:
             raise Unreadable(f"{where}: it is no dead letter: {error}") from error
-        return event_of(died, decoder(died.topic, died.partition))
+        return event_of(died, await self._decoder(subscription, died, where))
+
+    async def _decoder(
+        self, subscription: Subscription[KafkaSource], record: Record, where: str
+    ) -> Callable[[Record], Event]:
+        decode = decoder(record.topic, record.partition)
+        schemas = self._registries.of(subscription)
+        if schemas is None:
+            return decode
+        try:
+            known = await schemas.of([record])
+        except RegistryFault as fault:
+            raise Unreadable(f"{where}: {fault}") from fault
+        return partial(translate, known, decode)
 
     async def reply(
         self, subscription: Subscription[KafkaSource], event: Event, reply: Reply

@@ -107,6 +107,21 @@ def origin(record: Record) -> Origin:
     )
 
 
+def is_structured(record: Record) -> bool:
+    """Whether it says that it is a CloudEvent in structured mode."""
+    return any(
+        value is not None and media_type(_text(value)) == STRUCTURED
+        for name, value in record.headers
+        if name.lower() == "content-type"
+    )
+
+
+def undecodable(record: Record, fault: str) -> Event:
+    """Of a record that nobody can make sense of: its bytes as they are."""
+    key, extensions = _key(record.key)
+    return _plain(record, key, "application/octet-stream", extensions, fault)
+
+
 def _decode_rich(record: Record) -> Event:
     """Headers, a tombstone, a key that is not text: what the fast path leaves over."""
     key, extensions = _key(record.key)

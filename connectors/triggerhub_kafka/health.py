@@ -23,6 +23,7 @@ class Health:
         self._joining_since: float | None = time.monotonic()
         self._away_since: float | None = None
         self._away = ""
+        self._registry: tuple[str, str] | None = None
         self._told: tuple[str, str] | None = ("", "")
 
     def joining(self) -> None:
@@ -57,6 +58,12 @@ class Health:
         self._away_since = None
         self.tell()
 
+    def registry(self, problem: tuple[str, str] | None) -> None:
+        """What keeps the schema registry from giving schemas: reason and message."""
+        if problem != self._registry:
+            self._registry = problem
+            self.tell()
+
     def note(self, reason: str, message: str) -> None:
         """Report this, whatever else holds."""
         self._say((reason, message))
@@ -70,6 +77,8 @@ class Health:
             names = ", ".join(sorted(self.missing))
             subject = f"topic {names} does" if len(self.missing) == 1 else f"topics {names} do"
             self._say(("TopicNotFound", f"{subject} not exist on {self._brokers}"))
+        elif self._registry is not None:
+            self._say(self._registry)
         elif self._joining_since is None:
             self._say(None)
         elif self.seconds_joining() > self._join_within:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -19,6 +20,7 @@ from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.offsets import Offsets
 from triggerhub_kafka.problems import ListenError, explain
+from triggerhub_kafka.schemas import Schemas, learn, translate
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.watch import Watch
 
@@ -30,9 +32,12 @@ _START_WITHIN = 30.0
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Listens once. Its state is that of one membership of the consumer group."""
 
-    def __init__(self, subscription: Subscription[KafkaSource], access: Access) -> None:
+    def __init__(
+        self, subscription: Subscription[KafkaSource], access: Access, schemas: Schemas | None
+    ) -> None:
         self._subscription = subscription
         self._access = access
+        self._schemas = schemas
         self._group = group_of(subscription)
         self._health = Health(subscription.report, access.brokers, self._group, subscription.grace)
         self._window = Window(subscription)
@@ -109,6 +114,16 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         decode = self._decoders.get(partition)
         if decode is None:
             decode = self._decoders[partition] = decoder(partition.topic, partition.partition)
+        if self._schemas is not None:
+            known = await learn(
+                self._schemas,
+                records,
+                self._health.registry,
+                lambda: generation == self._offsets.generation,
+            )
+            if known is None:
+                return False
+            decode = partial(translate, known, decode)
         put = self._window.put
         begin = tracker.begin
         settle = tracker.settle

@@ -7,11 +7,20 @@ from collections.abc import Iterable
 from aiokafka import errors
 
 from triggerhub.connector import SpecError
-from triggerhub_kafka.refusal import LoginFailed, TLSFailed
+from triggerhub_kafka.refusal import LoginFailed, TLSFailed, TokenUnavailable
 
 
 class ListenError(Exception):
     """Listening failed; its text says what was found and what to do."""
+
+
+class ExtraMissingError(ListenError):
+    """What the manifest asks for needs packages that are not installed."""
+
+    reason = "ExtraNotInstalled"
+
+    def __init__(self, field: str, extra: str) -> None:
+        super().__init__(f"{field} needs: pip install 'triggerhub[{extra}]'")
 
 
 _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
@@ -39,12 +48,18 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
             errors.AuthenticationFailedError,
             errors.AuthenticationMethodNotSupported,
             errors.UnsupportedSaslMechanismError,
-            errors.IllegalSaslStateError,
         ),
         "AuthenticationFailed",
         "{brokers}: {error}",
     ),
+    (
+        # A broker that refuses a token answers every other request so, until it closes.
+        errors.IllegalSaslStateError,
+        "AuthenticationFailed",
+        "{brokers} refuse the login: check spec.source.security.sasl ({error})",
+    ),
     (LoginFailed, "AuthenticationFailed", "{error}"),
+    (TokenUnavailable, "TokenUnavailable", "{error}"),
     (TLSFailed, "TLSFailed", "{error}"),
     (
         errors.InconsistentGroupProtocolError,

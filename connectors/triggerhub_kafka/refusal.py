@@ -8,6 +8,7 @@ tells.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.protocol.admin import SaslHandShakeRequest
+from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslHandShakeRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 REFUSALS = (errors.KafkaError, OSError)
 """What the making of a connection, and the first request, may raise."""
@@ -49,6 +51,10 @@ class LoginFailed(Refused):
     """The broker and the client do not agree on a login."""
 
 
+class TokenUnavailable(Refused):
+    """There is no token to log in with, now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A connection that failed."""
@@ -60,6 +66,8 @@ class Tried:
     context: ssl.SSLContext | None
     connect: Callable[..., Awaitable[Any]]
     """Tries it again; keyword arguments take the place of its client's own."""
+    bearer: Callable[[], Awaitable[bytes]] | None = None
+    """Of a client that logs in with a token: gives what it says first. Raises KafkaError."""
 
     @property
     def place(self) -> str:
@@ -68,6 +76,8 @@ class Tried:
 
 async def why(error: Exception, tried: Tried) -> errors.KafkaError:
     """What its failure means: one of ``REFUSALS``."""
+    if isinstance(error, Refused):
+        return error
     place = tried.place
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -75,9 +85,11 @@ async def why(error: Exception, tried: Tried) -> errors.KafkaError:
         if isinstance(cause, ssl.SSLError) and _is_alert(cause):
             return TLSFailed(f"{place}: {_alert(cause)}")
     if isinstance(error, errors.SaslAuthenticationFailed):
+        told = error.args[0] if error.args else "it does not say why"
+        if tried.bearer is not None:
+            return _no_such_token(tried, told)
         return LoginFailed(
-            f"{place} refuses the login: {error.args[0] if error.args else 'it does not say why'}: "
-            f"check user name, password and mechanism of {_SASL}"
+            f"{place} refuses the login: {told}: check user name, password and mechanism of {_SASL}"
         )
     if isinstance(error, errors.UnsupportedSaslMechanismError | errors.IllegalSaslStateError):
         return await _no_such_login(tried)
@@ -142,6 +154,9 @@ async def _no_such_login(tried: Tried) -> LoginFailed:
 async def _find(tried: Tried) -> errors.KafkaError | None:
     """Why it closed the connection. None: that cannot be told."""
     place = tried.place
+    if tried.bearer is not None:
+        with suppress(OSError, errors.KafkaConnectionError):
+            return await _challenged(tried, await tried.bearer())
     if tried.context is not None:
         if await _speaks_plainly(tried):
             return TLSFailed(
@@ -196,6 +211,41 @@ async def _speaks_tls(tried: Tried) -> bool:
     except REFUSALS as error:
         return any(isinstance(e, ssl.SSLError) and _is_alert(e) for e in _causes(error))
     return True
+
+
+async def _challenged(tried: Tried, said: bytes) -> LoginFailed | None:
+    """Whether it refuses the token; None: it takes it. It says so in a challenge (RFC 7628,
+    section 3.2.3), which aiokafka takes for success, and closes the connection at the first
+    request. So it does where the token has just expired. Raises ``REFUSALS``."""
+    connection = await tried.connect(security_protocol=tried.protocol.removeprefix("SASL_"))
+    try:
+        await connection.send(SaslHandShakeRequest("OAUTHBEARER"))
+        answer = await connection.send(SaslAuthenticateRequest(said))
+        if not answer.error_code and answer.sasl_auth_bytes:
+            answer = await connection.send(SaslAuthenticateRequest(b"\x01"))
+        if answer.error_code:
+            return _no_such_token(tried, _status(answer.error_message))
+        try:
+            await connection.send(MetadataRequest([]))
+        except errors.KafkaConnectionError:
+            return _no_such_token(tried, "it takes it, and closes the connection at once")
+    finally:
+        connection.close()
+    return None
+
+
+def _status(told: str) -> str:
+    """Of what a broker says of a token: JSON, where it is Kafka's own."""
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(told)["status"])
+    return told
+
+
+def _no_such_token(tried: Tried, told: str) -> LoginFailed:
+    return LoginFailed(
+        f"{tried.place} refuses the token ({told}): it has expired, is not meant for these "
+        f"brokers, or is of an issuer that they do not trust: check {_SASL}"
+    )
 
 
 async def _mechanisms(tried: Tried) -> list[str] | None:

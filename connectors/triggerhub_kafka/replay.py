@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -18,6 +19,7 @@ from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.places import say_places
 from triggerhub_kafka.problems import explain
+from triggerhub_kafka.schemas import Schemas, learn, translate
 from triggerhub_kafka.seeks import partitions_of
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.spans import Spans, find_spans
@@ -36,10 +38,15 @@ class Replay:
     """One replay. It has no group, so that nothing that it reads is committed."""
 
     def __init__(
-        self, subscription: Subscription[KafkaSource], access: Access, progress: Progress
+        self,
+        subscription: Subscription[KafkaSource],
+        access: Access,
+        schemas: Schemas | None,
+        progress: Progress,
     ) -> None:
         self._subscription = subscription
         self._access = access
+        self._schemas = schemas
         self._progress = progress
         self._consumer = Consumer(access, group_id=None, **settings(subscription.grace))
         self._window = Window(subscription)
@@ -130,6 +137,9 @@ class Replay:
     async def _take(self, partition: TopicPartition, records: list[Record]) -> None:
         tracker = self._trackers[partition]
         decode: Callable[[Record], Event] = decoder(partition.topic, partition.partition)
+        if self._schemas is not None:
+            known = await learn(self._schemas, records, self._tell_registry, lambda: True)
+            decode = partial(translate, known or {}, decode)
         end = self._ends[partition]
         for record in records:
             offset = record.offset
@@ -143,6 +153,10 @@ class Replay:
             tracker.begin(offset)
             self._read[partition] = offset + 1
             await self._window.put(decode(record), settled, partition)
+
+    def _tell_registry(self, problem: tuple[str, str] | None) -> None:
+        if problem is not None:
+            self._subscription.report.disconnected(*problem)
 
     async def _skip(self, lost: dict[TopicPartition, int]) -> None:
         """Retention was faster."""

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from triggerhub.connector import Cleanup, LetterPlaces, Placed, Reference, SourceModel
+from triggerhub.connector import Cleanup, LetterPlaces, Placed, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, expected
+from triggerhub_kafka.security import SchemaRegistry, Security
 
 _BROKER = Text(
     rf"([A-Za-z0-9._-]+|\[{IPV6}(%[A-Za-z0-9._-]+)?\]):{PORT}",
@@ -93,72 +94,6 @@ class Seek(SourceModel):
     to: Literal["Latest", "Earliest"] | StartTime = Field(description="Where to, as in startFrom.")
 
 
-def _half_a_pair(tls: TLS) -> str:
-    if (tls.certificate is None) == (tls.key is None):
-        return ""
-    found = "key" if tls.certificate is None else "certificate"
-    return f"found only {found}, expected both certificate and key, or neither"
-
-
-class TLS(SourceModel):
-    """Encrypted connections. The broker's certificate is always checked, its host name too."""
-
-    field_rules = (
-        Rule(
-            "has(self.certificate) == has(self.key)",
-            "expected both certificate and key, or neither",
-            _half_a_pair,
-        ),
-    )
-
-    ca: Reference | None = Field(
-        default=None,
-        description="Certificates to trust (PEM): the authority that signed the brokers'. "
-        "Default: the authorities that the system trusts.",
-    )
-    certificate: Reference | None = Field(
-        default=None,
-        description="The hub's own certificate (PEM, with those in between), where the brokers "
-        "want one; with key.",
-    )
-    key: Reference | None = Field(
-        default=None, description="Its private key (PEM, not encrypted); with certificate."
-    )
-
-
-class SASL(SourceModel):
-    """As whom to log in."""
-
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        description="How. PLAIN sends the password as it is: use it with tls."
-    )
-    username: Annotated[str, Field(min_length=1, max_length=1024)] | Reference = Field(
-        description="Of the account: as text, or where it is kept."
-    )
-    password: Reference = Field(description="Of the account.")
-
-
-def _nothing(security: Security) -> str:
-    if security.tls is None and security.sasl is None:
-        return "found none of tls, sasl, expected at least one"
-    return ""
-
-
-class Security(SourceModel):
-    """TLS, a login, or both."""
-
-    field_rules = (
-        Rule("has(self.tls) || has(self.sasl)", "expected at least one of tls, sasl", _nothing),
-    )
-
-    tls: TLS | None = Field(
-        default=None,
-        description="Encrypted connections; {} trusts the system's authorities. Without it, "
-        "nothing is encrypted.",
-    )
-    sasl: SASL | None = Field(default=None, description="Log in with a name and a password.")
-
-
 class ReplyTo(SourceModel):
     """Where the function's answers go."""
 
@@ -236,6 +171,12 @@ class KafkaSource(SourceModel):
     security: Security | None = Field(
         default=None,
         description="TLS and login. Default: neither.",
+    )
+    schema_registry: SchemaRegistry | None = Field(
+        default=None,
+        alias="schemaRegistry",
+        description="The registry that the records' schemas are in: they reach the function as "
+        "JSON. Default: records as they are.",
     )
     group: str | None = Field(
         default=None,

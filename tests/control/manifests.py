@@ -295,6 +295,32 @@ def _letters() -> Iterator[Row]:
 def _security() -> Iterator[Row]:
     kept = {"secretRef": {"name": "kafka", "key": "some.key"}}
     sasl = {"mechanism": "SCRAM-SHA-512", "username": "orders", "password": kept}
+    granted = {"tokenEndpoint": "https://login.example:8443/oauth2/token?tenant=a%20b",
+               "clientId": "hub", "clientSecret": kept}  # fmt: skip
+    bearer = {"mechanism": "OAUTHBEARER"}
+    good_tokens: list[Body] = [
+        {"token": kept}, {"token": {"env": "TOKEN"}, "username": None, "password": None},
+        {"oauth": granted}, {"oauth": granted | {"scope": "a b/.default", "ca": kept}},
+        {"oauth": granted | {"clientId": kept, "scope": None}}, {"provider": {"name": "aws"}},
+        {"oauth": granted | {"tokenEndpoint": "https://[::1]"}},
+        {"provider": {"name": "aws", "options": {"region": "eu-1", "secret": kept}}},
+    ]  # fmt: skip
+    bad_tokens: list[Body] = [
+        {}, {"token": "eyJ"}, {"token": None}, {"token": kept, "oauth": granted},
+        {"token": kept, "provider": {"name": "aws"}}, {"oauth": granted, "provider": {"name": "a"}},
+        {"token": kept, "username": "orders"}, {"token": kept, "password": kept},
+        {"token": kept, "username": "orders", "password": kept}, {"oauth": {}},
+        *({"oauth": granted | one} for one in (
+            {"tokenEndpoint": "http://login.example/token"}, {"tokenEndpoint": "login.example"},
+            {"tokenEndpoint": "https://u:p@login.example/"}, {"tokenEndpoint": "https://a b/"},
+            {"tokenEndpoint": "https://a/#b"}, {"tokenEndpoint": None}, {"clientId": ""},
+            {"clientId": None}, {"clientSecret": "hunter2"}, {"scope": ""}, {"scope": " a"},
+            {"scope": 'a"'}, {"scope": ["a"]}, {"ca": "-----BEGIN"}, {"audience": "kafka"})),
+        {"provider": "aws"}, {"provider": {}}, {"provider": {"name": ""}},
+        {"provider": {"name": "aws", "options": {"a": 5}}},
+        {"provider": {"name": "aws", "options": {"a": ""}}},
+        {"provider": {"name": "aws", "options": ["a"]}}, {"provider": {"name": "a", "role": "b"}},
+    ]  # fmt: skip
     good_logins: list[Body] = [
         {}, {"mechanism": "PLAIN"}, {"mechanism": "SCRAM-SHA-256"}, {"username": "a=b,c"},
         {"username": kept}, {"username": {"configMapRef": {"name": "a.b", "key": "U_1"}}},
@@ -302,6 +328,7 @@ def _security() -> Iterator[Row]:
     ]  # fmt: skip
     bad_logins: list[Body] = [
         {"mechanism": "OAUTHBEARER"}, {"mechanism": "plain"}, {"mechanism": None},
+        {"username": None}, {"oauth": granted}, {"provider": {"name": "aws"}},
         *_each("username", ("", 5, None, [], {}, "u" * 1025)),
         {"username": {"secretref": {}}}, {"username": {"secretRef": {}}},
         {"username": kept | {"env": "X"}}, {"username": {"secretRef": {"name": "A B", "key": "c"}}},
@@ -315,6 +342,7 @@ def _security() -> Iterator[Row]:
         {"tls": {"ca": {"env": "CA"}}}, {"tls": {"certificate": kept, "key": kept}},
         {"tls": {"ca": kept, "certificate": None, "key": None}}, {"sasl": sasl, "tls": {}},
         *({"sasl": sasl | change} for change in good_logins),
+        *({"sasl": bearer | login} for login in good_tokens),
     ]  # fmt: skip
     no: list[Any] = [
         {}, {"tls": None, "sasl": None}, {"sasl": None}, "TLS", True, [], {"ssl": {}, "tls": {}},
@@ -325,12 +353,38 @@ def _security() -> Iterator[Row]:
         {"tls": {"ca": kept, "certificate": kept, "key": None}},
         {"sasl": {}}, {"sasl": {"mechanism": "PLAIN"}},
         *({"sasl": sasl | change} for change in bad_logins),
+        *({"sasl": bearer | login} for login in bad_tokens),
     ]  # fmt: skip
     topic = {"topic": "a"}
     yield from _of(
         "KafkaTrigger",
         [topic | one for one in _each("security", yes)],
         [topic | one for one in _each("security", no)],
+    )
+    basic = {"username": "hub", "password": kept}
+    at, over_tls = {"url": "http://registry:8081"}, {"url": "https://registry.example/a/b"}
+    yes = [
+        None, at, over_tls, at | {"basic": basic}, at | {"basic": basic | {"username": kept}},
+        at | {"bearer": kept, "basic": None}, over_tls | {"tls": {}},
+        over_tls | {"tls": {"ca": kept}},
+        over_tls | {"tls": {"certificate": kept, "key": kept}, "bearer": {"env": "T"}},
+        {"url": "http://[::1]:8081/"}, at | {"tls": None},
+    ]  # fmt: skip
+    no = [
+        {}, True, "http://registry:8081", [], {"url": None}, {"url": ""}, {"url": "registry:8081"},
+        {"url": "ftp://registry"}, {"url": "http://u:p@registry"}, {"url": "http://registry?a=b"},
+        {"url": "http://registry#a"}, {"url": "http://registry:0"}, {"url": ["http://registry"]},
+        {"url": "http://a b/"}, {"url": "HTTP://registry"}, at | {"tls": {}},
+        at | {"basic": basic, "bearer": kept}, at | {"basic": {}},
+        at | {"basic": {"username": "a"}},
+        at | {"basic": basic | {"password": "hunter2"}}, at | {"bearer": "eyJ"},
+        over_tls | {"tls": {"key": kept}}, over_tls | {"tls": {"insecure": True}},
+        at | {"subject": "a"},
+    ]  # fmt: skip
+    yield from _of(
+        "KafkaTrigger",
+        [topic | one for one in _each("schemaRegistry", yes)],
+        [topic | one for one in _each("schemaRegistry", no)],
     )
 
 

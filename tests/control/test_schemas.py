@@ -20,7 +20,7 @@ from triggerhub.fields import Rule, Text
 KEYWORDS = {
     "type", "description", "format", "pattern", "enum", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
-    "minProperties", "maxProperties", "required", "default", "nullable", "not", "anyOf",
+    "minProperties", "maxProperties", "required", "default", "nullable", "not", "anyOf", "oneOf",
     "properties", "items", "additionalProperties", "x-kubernetes-validations",
     "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
@@ -97,6 +97,11 @@ def test_a_schema_is_structural(model: type[BaseModel]) -> None:
             assert "items" in node, at
         assert node.get("not", NO_BOOLEAN["not"]) == NO_BOOLEAN["not"], at
         assert all(set(option) == {"required"} for option in node.get("anyOf", ())), at
+        for option in node.get("oneOf", ()):
+            assert set(option) <= {"required", "properties"}, at
+            assert {*option.get("required", ()), *option.get("properties", {})} <= set(
+                node["properties"]
+            ), at
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

@@ -16,6 +16,7 @@ _KEPT = (
     "type", "description", "format", "pattern", "enum", "minimum", "maximum", "multipleOf",
     "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties",
     "maxProperties", "required", "default", "nullable",
+    "oneOf",  # a model's own: choices among its types are anyOf
 )  # fmt: skip
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 _NOTHING: dict[str, Schema] = {
