@@ -79,9 +79,9 @@ class FakeReport:
         self.lags: list[float] = []
         self.seeks: list[Sought] = []
 
-    def connected(self) -> None:
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
         self.states.append("Connected")
-        self.messages.append("")
+        self.messages.append(message)
 
     def disconnected(self, reason: str, message: str = "") -> None:
         self.states.append(reason)

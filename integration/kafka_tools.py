@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 Header = tuple[str, bytes | None]
 
@@ -129,6 +130,40 @@ async def configure(broker: str, topic: str, **settings: str) -> None:
         await client.alter_configs(
             [ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)]
         )
+
+
+class RawName(str):
+    """A header's name as bytes, which need not be UTF-8: for aiokafka's encoder in Python."""
+
+    data: bytes
+
+    def __new__(cls, data: bytes) -> RawName:
+        made = super().__new__(cls, data.decode(errors="replace"))
+        made.data = data
+        return made
+
+    def encode(self, *_: Any) -> bytes:
+        return self.data
+
+
+def batch_builder(codec: int = 0) -> Any:
+    """Encodes one batch of records, in Python: takes a ``RawName``."""
+    return _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, 0, 2**20)
+
+
+async def produce_named(broker: str, topic: str, values: Sequence[bytes], name: bytes) -> None:
+    """One batch, each record with a header of this name, into partition 0."""
+    client = AIOKafkaProducer(bootstrap_servers=broker)
+    await client.start()
+    try:
+        batch = client.create_batch()
+        batch._builder = batch_builder()
+        for value in values:
+            batch.append(key=b"k", value=value, timestamp=None, headers=[(RawName(name), b"v")])
+        batch.close()
+        await (await client.send_batch(batch, topic, partition=0))
+    finally:
+        await client.stop()
 
 
 async def committed(broker: str, group: str, topic: str, partition: int = 0) -> int | None:

@@ -30,10 +30,11 @@ class Stream:
         partitions: int = PARTITIONS,
         size: int = 0,
         settings: Mapping[str, str] | None = None,
+        topic: str = "",
     ) -> None:
         """``size``: bytes that a value has at least. ``settings``: of the topic."""
         self.broker = broker
-        self.topic = f"story-{uuid4().hex[:8]}"
+        self.topic = topic or f"story-{uuid4().hex[:8]}"
         self.partitions = partitions
         self.sent: dict[str, bytes] = {}
         """Value of each event by its id, in the order that they were sent."""

@@ -247,7 +247,8 @@ def test_kubectl_explains_each_field(apply: Callable[..., str]) -> None:
     assert "FIELD: maxAge <string>" in told
     assert "After this long since its first attempt an event is given up." in told
     assert "initial\t<string>" in apply("explain", "kt.spec.delivery.retry")
-    assert "timestamp\t<string> -required-" in apply("explain", "kt.spec.source.startFrom")
+    assert "timestamp\t<string>\n" in apply("explain", "kt.spec.source.startFrom")
+    assert "offset\t<integer> -required-" in apply("explain", "kt.spec.source.startFrom.offsets")
     assert "enum: None, Key, Partition" in apply("explain", "fn") + apply(
         "explain", "ht.spec.delivery"
     )

@@ -219,8 +219,10 @@ class Sought:
 class Report(Protocol):
     """How the source is. Shown in the trigger's ``Connected`` condition and in metrics."""
 
-    def connected(self) -> None:
-        """The listener is attached: what the source brings from now on will be seen."""
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
+        """The listener is attached: what the source brings from now on will be seen. Another
+        ``reason`` in CamelCase, with a message, tells of something that happened and that the
+        user is to know although it goes on, until the next report."""
 
     def disconnected(self, reason: str, message: str = "") -> None:
         """``reason`` in CamelCase, e.g. ``BrokerUnreachable``; ``message`` says what to do."""

@@ -1,6 +1,6 @@
 """aiokafka's client and consumer with what a listener that never ends needs besides.
 
-This is the one module that reaches behind aiokafka's public names; each place says what for.
+This module and ``fetching`` reach behind aiokafka's public names; each place says what for.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.admin import DeleteGroupsRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from triggerhub_kafka.access import Access
+from triggerhub_kafka.fetching import improve, mend
 from triggerhub_kafka.refusal import REFUSALS, LoginFailed, Tried, why
+from triggerhub_kafka.source import KafkaSource
 
 log = logging.getLogger("triggerhub.kafka")
 
@@ -46,7 +49,10 @@ _NOT_A_MEMBER = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgre
 _TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
 
 
-def settings(grace: float) -> dict[str, Any]:
+_ISOLATION_LEVELS = {"ReadCommitted": "read_committed", "ReadUncommitted": "read_uncommitted"}
+
+
+def settings(grace: float, source: KafkaSource) -> dict[str, Any]:
     """aiokafka's settings, each on purpose.
 
     ``heartbeat_interval_ms``: a heartbeat's answer is how a member learns of a rebalance; one
@@ -61,9 +67,9 @@ def settings(grace: float) -> dict[str, Any]:
     While the function is away the window is full and getmany is not called, for a night if need
     be; heartbeats are sent by the event loop that also delivers, so they are proof enough of life.
     ``auto_offset_reset`` none: a position that is missing or gone is never replaced silently.
-    ``max_partition_fetch_bytes``, ``fetch_max_bytes``: what waits in memory is at most the first
-    for each partition, and the second for each request; a record that is larger than both comes
-    alone (KIP-74).
+    ``max_partition_fetch_bytes``, ``fetch_max_bytes``: a fetch brings at most the first of each
+    partition, and the second of all; a record that is larger than both comes alone (KIP-74). How
+    much of it waits in memory is bounded by ``fetching.HELD``.
     """
     rebalance_ms = int((grace + 15.0) * 1000)
     return {
@@ -76,6 +82,7 @@ def settings(grace: float) -> dict[str, Any]:
         "max_poll_interval_ms": _TEN_YEARS_MS,
         "max_partition_fetch_bytes": 1024 * 1024,
         "fetch_max_bytes": 16 * 1024 * 1024,
+        "isolation_level": _ISOLATION_LEVELS[source.isolation],
     }
 
 
@@ -86,6 +93,27 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     setting for it, so that a broker with Kafka's default settings would make each topic that is
     misspelt or was just deleted.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.mending: set[TopicPartition] = set()
+        """Partitions whose batches have names that aiokafka cannot read."""
+
+    async def send(self, node_id: Any, request: Any, **options: Any) -> Any:
+        """See aiokafka. What is fetched from partitions in ``mending`` is mended."""
+        reply = await super().send(node_id, request, **options)
+        if self.mending and isinstance(request, FetchRequest):
+            reply.topics = [
+                (topic, [self._mended(topic, *partition) for partition in partitions])
+                for topic, partitions in reply.topics
+            ]
+        return reply
+
+    def _mended(self, topic: str, partition: int, *rest: Any) -> tuple[Any, ...]:
+        *between, batches = rest
+        if TopicPartition(topic, partition) in self.mending:
+            batches = mend(batches)
+        return (partition, *between, batches)
 
     async def bootstrap(self) -> None:
         """Learn the cluster's brokers from the first one that answers. Raises the KafkaError of
@@ -174,26 +202,32 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
 
     async def missing(self, topics: Collection[str]) -> set[str]:
         """Which of ``topics`` do not exist. Raises KafkaError."""
-        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
-        reply = None
-        # Each twice: brokers close connections that were idle, or whose login is too old.
-        for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
-            try:
-                answer = await self.send(node, request)
-                if not answer.brokers:
-                    raise _unknown("broker", node)
-                reply = answer
-                break
-            except (NodeNotReadyError, KafkaConnectionError) as error:
-                log.debug("kafka.metadata_failed node=%s error=%r", node, error)
-        if reply is None:
-            raise await self._refused()
+        reply = await self._metadata(list(topics))
         found = {topic: for_code(code) for code, topic, *_ in reply.topics}
         for topic, error_type in found.items():
             if issubclass(error_type, TopicAuthorizationFailedError | InvalidTopicError):
                 raise error_type(topic)
         # LeaderNotAvailable and the like: it is being made.
         return {topic for topic in topics if topic not in found or found[topic].errno != 0}
+
+    async def topic_names(self) -> set[str]:
+        """All topics that the account may see, without Kafka's own. Raises KafkaError."""
+        reply = await self._metadata(None)
+        return {topic for code, topic, internal, _ in reply.topics if not internal and code == 0}
+
+    async def _metadata(self, topics: list[str] | None) -> Any:
+        """The answer of any broker; ``None``: on all topics."""
+        request = MetadataRequest(topics, allow_auto_topic_creation=False)
+        # Each twice: brokers close connections that were idle, or whose login is too old.
+        for node in [node for node in self._shuffled_nodes() for _ in range(2)]:
+            try:
+                answer = await self.send(node, request)
+                if not answer.brokers:
+                    raise _unknown("broker", node)
+                return answer
+            except (NodeNotReadyError, KafkaConnectionError) as error:
+                log.debug("kafka.metadata_failed node=%s error=%r", node, error)
+        raise await self._refused()
 
     async def _refused(self) -> KafkaError:
         """Why no broker takes connections: aiokafka only logs it."""
@@ -249,6 +283,16 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         # The client that it made has neither connections nor tasks before start().
         self._client = Client(**connection)
 
+    async def start(self) -> None:
+        """See aiokafka."""
+        await super().start()
+        self._fetched = improve(self._fetcher, self._client.mending)
+
+    @property
+    def held(self) -> int:
+        """Bytes of batches that are fetched and not taken."""
+        return self._fetched.bytes
+
     async def missing(self, topics: Collection[str]) -> set[str]:
         """Which of ``topics`` do not exist. Raises KafkaError."""
         found: set[str] = await self._client.missing(topics)
@@ -257,6 +301,23 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def learn(self, topics: Collection[str]) -> None:
         """Read the metadata of these topics, for ``partitions_for_topic``."""
         await self._client.set_topics(list(topics))
+
+    async def topic_names(self) -> set[str]:
+        """All topics that the account may see, without Kafka's own. Raises KafkaError."""
+        found: set[str] = await self._client.topic_names()
+        return found
+
+    def rejoin(self) -> None:
+        """Ask for a rebalance."""
+        self._coordinator.request_rejoin()
+
+    def resubscribe(self, topics: Collection[str]) -> None:
+        """While partitions are revoked: join with these topics. ``subscribe`` would end the
+        assignment at once, before what is settled could be committed."""
+        subscription = self._subscription.subscription
+        if subscription is not None and subscription.topics != topics:
+            subscription._topics = frozenset(topics)
+            self._client.set_topics(topics)
 
     def refresh(self) -> None:
         """Read the cluster's metadata soon: a topic came or went."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from aiokafka import TopicPartition
 
 from triggerhub.connector import Report
+from triggerhub_kafka.losses import Lost, told
 
 _JOIN_WITHIN = 15.0
 
@@ -14,8 +17,10 @@ class Health:
     """Turns what one listener learns into ``Report`` calls: the worst that holds, once."""
 
     def __init__(self, report: Report, brokers: Iterable[str], group: str, grace: float) -> None:
-        self.missing: frozenset[str] = frozenset()
-        """Topics that do not exist."""
+        self._missing: frozenset[str] = frozenset()
+        self._unmatched = ""
+        self._stopped = ""
+        self._lost: Mapping[TopicPartition, Lost] = {}
         self._report = report
         self._brokers = ", ".join(brokers)
         self._group = group
@@ -24,11 +29,12 @@ class Health:
         self._away_since: float | None = None
         self._away = ""
         self._registry: tuple[str, str] | None = None
-        self._told: tuple[str, str] | None = ("", "")
+        self._told: tuple[bool, str, str] = (False, "", "")
 
     def joining(self) -> None:
         """The group rebalances."""
         self._joining_since = time.monotonic()
+        self._stopped = ""
 
     def seconds_joining(self) -> float:
         """How long the group has been rebalancing; 0 when it is not."""
@@ -39,9 +45,19 @@ class Health:
         self._joining_since = None
         self.tell()
 
-    def topics(self, missing: Iterable[str]) -> None:
-        """Which topics do not exist."""
-        self.missing = frozenset(missing)
+    def topics(self, missing: Iterable[str], unmatched: str = "") -> None:
+        """Which topics do not exist. ``unmatched``: the pattern that none matches."""
+        self._missing = frozenset(missing)
+        self._unmatched = unmatched
+        self.tell()
+
+    def lost(self, lost: Mapping[TopicPartition, Lost]) -> None:
+        """Which records were gone before they were read: told while all else is well."""
+        self._lost = lost
+
+    def stopped(self, why: str) -> None:
+        """Nothing is read until someone decides, or the group rebalances."""
+        self._stopped = why
         self.tell()
 
     def away(self, why: str) -> float:
@@ -66,31 +82,38 @@ class Health:
 
     def note(self, reason: str, message: str) -> None:
         """Report this, whatever else holds."""
-        self._say((reason, message))
+        self._say(reason, message)
 
     def tell(self) -> None:
         """Report what holds, where that has changed. A rebalance is no change unless it lasts."""
         if self._away_since is not None:
             where = f"no Kafka broker answers at {self._brokers}"
-            self._say(("BrokerUnreachable", f"{where}: {self._away}"))
-        elif self.missing:
-            names = ", ".join(sorted(self.missing))
-            subject = f"topic {names} does" if len(self.missing) == 1 else f"topics {names} do"
-            self._say(("TopicNotFound", f"{subject} not exist on {self._brokers}"))
+            self._say("BrokerUnreachable", f"{where}: {self._away}")
+        elif self._stopped:
+            self._say("OffsetOutOfRange", self._stopped)
+        elif self._unmatched:
+            self._say("TopicNotFound", f"no topic matches {self._unmatched} on {self._brokers}")
+        elif self._missing:
+            names = ", ".join(sorted(self._missing))
+            subject = f"topic {names} does" if len(self._missing) == 1 else f"topics {names} do"
+            self._say("TopicNotFound", f"{subject} not exist on {self._brokers}")
         elif self._registry is not None:
-            self._say(self._registry)
+            self._say(*self._registry)
         elif self._joining_since is None:
-            self._say(None)
+            self._say_well()
         elif self.seconds_joining() > self._join_within:
             text = f"consumer group {self._group} does not come to rest: it waits for a member"
-            self._say(("Rebalancing", text))
+            self._say("Rebalancing", text)
 
-    def _say(self, problem: tuple[str, str] | None) -> None:
+    def _say_well(self) -> None:
+        lost = told(self._lost, time.time())
+        new = (True, "OffsetOutOfRange" if lost else "Connected", lost)
+        if new != self._told:
+            self._told = new
+            self._report.connected(*new[1:])
+
+    def _say(self, reason: str, message: str) -> None:
         # Reasons alone are compared: messages carry details that vary with each try.
-        if problem is self._told or (problem and self._told and problem[0] == self._told[0]):
-            return
-        self._told = problem
-        if problem is None:
-            self._report.connected()
-        else:
-            self._report.disconnected(*problem)
+        if self._told[:2] != (False, reason):
+            self._told = (False, reason, message)
+            self._report.disconnected(reason, message)

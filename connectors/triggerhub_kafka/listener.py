@@ -22,11 +22,13 @@ from triggerhub_kafka.offsets import Offsets
 from triggerhub_kafka.problems import ListenError, explain
 from triggerhub_kafka.schemas import Schemas, learn, translate
 from triggerhub_kafka.source import KafkaSource
+from triggerhub_kafka.topics import Topics
 from triggerhub_kafka.watch import Watch
 
 log = logging.getLogger("triggerhub.kafka")
 
 _START_WITHIN = 30.0
+_LOOK_WITHIN = 2.0
 
 
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -47,13 +49,15 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def run(self) -> None:
         """Listen until cancelled. Raises ListenError, SpecError, and what ``emit`` raises."""
+        subscription = self._subscription
+        source, health = subscription.source, self._health
         consumer = Consumer(
-            self._access, group_id=self._group, **settings(self._subscription.grace)
+            self._access, group_id=self._group, **settings(subscription.grace, source)
         )
         self._consumer = consumer
-        source, report = self._subscription.source, self._subscription.report
-        self._offsets = Offsets(consumer, self._group, source, self._health, report)
-        self._watch = Watch(consumer, self._group, self._subscription, self._offsets, self._health)
+        self._topics = topics = Topics(consumer, source, health)
+        self._offsets = Offsets(consumer, self._group, source, topics, health, subscription.report)
+        self._watch = Watch(consumer, self._group, subscription, topics, self._offsets, health)
         try:
             await self._listen()
         except (BaseExceptionGroup, KafkaError, TimeoutError) as error:
@@ -64,9 +68,9 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _listen(self) -> None:
         async with asyncio.timeout(_START_WITHIN):
             await self._consumer.start()
-        await self._watch.until_a_topic_exists()
+        await self._topics.until_one_is_there()
         async with self._window:
-            self._consumer.subscribe(list(self._subscription.source.topic_names), listener=self)
+            self._consumer.subscribe(list(self._topics.wanted), listener=self)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._offsets.commit_now_and_then())
@@ -79,7 +83,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         offsets = self._offsets
         while True:
             await self._assigned.wait()
-            if not await offsets.fix(self._watch.born):
+            if not await offsets.fix():
                 continue
             offsets.all_taken()
             try:
@@ -90,14 +94,15 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
                 offsets.fixed = False
                 continue
             except OffsetOutOfRangeError as error:
-                if offsets.fixed:  # else it is found again after that
-                    await offsets.skip_to_what_is_there(error.args[0])
+                # Before the start is fixed it is found again after that.
+                if offsets.fixed and not await offsets.return_to_range(error.args[0]):
+                    self._assigned.clear()
                 continue
             generation = offsets.generation
             # A rebalance may have passed while getmany waited.
             stale: Collection[TopicPartition] = ()
             if batches and not offsets.fixed:
-                if not await offsets.fix(self._watch.born):
+                if not await offsets.fix():
                     continue
                 stale = offsets.moved
             for partition, records in batches.items():
@@ -144,7 +149,14 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         """Called before each (re)join, while heartbeats and commits still work."""
         self._assigned.clear()
         self._health.joining()
+        try:
+            # Every member looks before it joins, so that a new topic is one rebalance for all.
+            async with asyncio.timeout(_LOOK_WITHIN):
+                await self._topics.look()
+        except (KafkaError, OSError) as error:
+            log.debug("kafka.look_failed group=%s error=%r", self._group, error)
         await self._hand_back()
+        self._consumer.resubscribe(self._topics.wanted)
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """The rest is the pump's: what it raises ends the listener, what this raises is lost."""

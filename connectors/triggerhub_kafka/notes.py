@@ -1,18 +1,18 @@
-"""What is written beside a committed offset: the metadata that Kafka keeps with it."""
+"""What is written beside a committed offset: the metadata that Kafka keeps with it.
+
+A line of words such as ``triggerhub partitions=3 choice=1a2b3c4d``. Words that are not known are
+passed over, so that releases may read each other's.
+"""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
+from triggerhub_kafka.losses import Lost
+
+_FIRST = "triggerhub"
 _REMEMBERED = 8
 """Seeks whose ids are kept: metadata may have 4096 bytes."""
-_ID = r"[A-Za-z0-9._:+-]+"
-_NOTE = re.compile(
-    rf"triggerhub partitions=([0-9]+)"
-    rf"( seek=({_ID})@([0-9]+),([0-9]+)( before=({_ID}(,{_ID})*))?)?",
-    re.ASCII,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,21 @@ class Note:
     """The last."""
     before: tuple[str, ...] = ()
     """Ids of those before it, the latest first."""
+    choice: str = ""
+    """Which topics the group reads (``KafkaSource.choice``), once each that there was then had an
+    offset: a topic that was made later is told from one that the group has always known."""
+    lost: Lost | None = None
 
     def __str__(self) -> str:
-        text = f"triggerhub partitions={self.width}"
+        text = f"{_FIRST} partitions={self.width}"
         if self.seek is not None:
             text += f" seek={self.seek.id}@{self.seek.time},{self.seek.offset}"
             if self.before:
                 text += f" before={','.join(self.before)}"
+        if self.choice:
+            text += f" choice={self.choice}"
+        if (lost := self.lost) is not None:
+            text += f" lost={lost.first}:{lost.next}:{lost.records}:{lost.at}"
         return text
 
     def done(self, seek_id: str) -> bool:
@@ -59,8 +67,25 @@ class Note:
 
 def read_note(metadata: str | None) -> Note | None:
     """None: the offset was committed by something else."""
-    found = _NOTE.fullmatch(metadata or "")
-    if found is None:
+    first, *words = (metadata or "").split(" ")
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    before, lost = values.get("before"), values.get("lost")
+    try:
+        if first != _FIRST:
+            return None
+        return Note(
+            width=int(values["partitions"]),
+            seek=_read_seek(values["seek"]) if "seek" in values else None,
+            before=tuple(before.split(",")) if before else (),
+            choice=values.get("choice", ""),
+            lost=None if lost is None else Lost(*map(int, lost.split(":"))),
+        )
+    except (KeyError, ValueError, TypeError):
         return None
-    seek = None if found[3] is None else Seek(found[3], int(found[4]), int(found[5]))
-    return Note(int(found[1]), seek, tuple(found[7].split(",")) if found[7] else ())
+
+
+def _read_seek(text: str) -> Seek:
+    """Raises ValueError."""
+    seek_id, _, rest = text.partition("@")
+    time, offset = rest.split(",")
+    return Seek(seek_id, int(time), int(offset))

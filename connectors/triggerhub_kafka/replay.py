@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import partial
 
@@ -23,6 +23,7 @@ from triggerhub_kafka.schemas import Schemas, learn, translate
 from triggerhub_kafka.seeks import partitions_of
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.spans import Spans, find_spans
+from triggerhub_kafka.topics import find_topics
 
 _WITHIN = 30.0
 _TELL_EVERY = 0.5
@@ -48,7 +49,9 @@ class Replay:
         self._access = access
         self._schemas = schemas
         self._progress = progress
-        self._consumer = Consumer(access, group_id=None, **settings(subscription.grace))
+        self._consumer = Consumer(
+            access, group_id=None, **settings(subscription.grace, subscription.source)
+        )
         self._window = Window(subscription)
         self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._begins: dict[TopicPartition, int] = {}
@@ -73,16 +76,19 @@ class Replay:
             await self._consumer.close()
 
     async def _spans(self, since: datetime | str, until: datetime | str | None) -> Spans:
-        topics = self._subscription.source.topic_names
-        await self._refuse_missing()
+        topics = await self._there()
         await self._consumer.learn(topics)
         return await find_spans(self._consumer, partitions_of(self._consumer, topics), since, until)
 
-    async def _refuse_missing(self) -> None:
-        missing = await self._consumer.missing(self._subscription.source.topic_names)
+    async def _there(self) -> frozenset[str]:
+        source = self._subscription.source
+        there, missing = await find_topics(self._consumer, source)
+        self._refuse(missing if there else missing or {f"that matches {source.topic_pattern}"})
+        return there
+
+    def _refuse(self, missing: Collection[str]) -> None:
         if missing:
-            names = ", ".join(sorted(missing))
-            raise ReplayError(f"there is no topic {names} (any more)")
+            raise ReplayError(f"there is no topic {', '.join(sorted(missing))} (any more)")
 
     def _begin(self, spans: Spans) -> None:
         self._begins, self._ends = dict(spans.begins), dict(spans.ends)
@@ -95,7 +101,7 @@ class Replay:
         self._progress.window(size, self._named(self._ends), _told(self._gone))
 
     def _named(self, offsets: dict[TopicPartition, int]) -> str:
-        several = len(self._subscription.source.topic_names) > 1
+        several = len(self._subscription.source.topic_names) != 1
         return ",".join(say_places(offsets, several=several))
 
     async def _send(self) -> None:
@@ -194,7 +200,7 @@ class Replay:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 async with asyncio.timeout(_LOOK_WITHIN):
-                    await self._refuse_missing()
+                    self._refuse(await self._consumer.missing({at.topic for at in self._begins}))
             except (KafkaError, OSError) as error:
                 if isinstance(error, KafkaError) and not error.retriable:
                     raise

@@ -18,6 +18,7 @@ from triggerhub_kafka.places import say_places
 from triggerhub_kafka.problems import explain
 from triggerhub_kafka.source import KafkaSource, Seek
 from triggerhub_kafka.starts import find_starts
+from triggerhub_kafka.topics import find_topics
 
 _WITHIN = 30.0
 _LOOK = 1.0
@@ -35,7 +36,7 @@ async def seek(subscription: Subscription[KafkaSource], access: Access) -> None:
     Raises ``SeekError``, with a sentence; SpecError for what the manifest must cure.
     """
     group = group_of(subscription)
-    consumer = Consumer(access, group_id=group, **settings(subscription.grace))
+    consumer = Consumer(access, group_id=group, **settings(subscription.grace, subscription.source))
     try:
         await _seek(consumer, subscription)
     except CommitFailedError as error:
@@ -54,16 +55,15 @@ async def _seek(consumer: Consumer, subscription: Subscription[KafkaSource]) -> 
         await consumer.start()
     while True:
         async with asyncio.timeout(_WITHIN):
-            missing = await consumer.missing(source.topic_names)
-            there = source.topic_names - missing
+            there, missing = await find_topics(consumer, source)
             if there:
                 await _move(consumer, there, source, born)
                 notes = await read_notes(consumer, there)
-        if not missing:
+        if there and not missing:
             break
         # They are read from their first record when they come: that is written down then.
         born |= missing
-        names = ", ".join(sorted(missing))
+        names = ", ".join(sorted(missing)) or f"that matches {source.topic_pattern}"
         subscription.report.disconnected("TopicNotFound", f"there is no topic {names}")
         await asyncio.sleep(_LOOK)
     done = last_done(notes, source.seek)
@@ -76,7 +76,7 @@ async def _move(
 ) -> None:
     await consumer.learn(topics)
     partitions = partitions_of(consumer, topics)
-    starts = await find_starts(consumer, partitions, source, born)
+    starts = await find_starts(consumer, partitions, source, topics, born)
     if starts.fresh:
         consumer.assign(partitions)  # only what is assigned can be committed
         consumer.pause(*partitions)

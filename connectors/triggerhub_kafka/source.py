@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from triggerhub.connector import Cleanup, LetterPlaces, Placed, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, expected
+from triggerhub_kafka.patterns import Pattern, compiled
 from triggerhub_kafka.security import SchemaRegistry, Security
 
 _BROKER = Text(
@@ -67,14 +69,56 @@ Topic = Annotated[
 Broker = Annotated[str, _BROKER]
 
 
-class StartTime(SourceModel):
-    """Start with the first record that is not older than this."""
+LARGEST_OFFSET = 2**53 - 1
+"""What every reader of JSON holds without rounding."""
 
-    timestamp: Annotated[
-        str, BeforeValidator(_text_of_time), _TIME, AfterValidator(_check_time)
-    ] = Field(
-        description="RFC 3339, e.g. 2026-01-31T08:00:00Z", json_schema_extra={"format": "date-time"}
+
+class PartitionOffset(SourceModel):
+    """Where to begin in one partition."""
+
+    # Not Topic: below what may also be a text, an API server takes no rules.
+    topic: Annotated[str, Text("[a-zA-Z0-9._-]{1,249}", "a topic name", 249)] | None = Field(
+        default=None, description="The topic. Default: each that is read."
     )
+    partition: int = Field(ge=0, le=2**31 - 1, description="The partition's number.")
+    offset: int = Field(
+        ge=0, le=LARGEST_OFFSET, description="Of the first record to read: at most 2^53 - 1."
+    )
+
+
+class StartAt(SourceModel):
+    """Where to begin, other than at an end."""
+
+    exactly_one = ("timestamp", "offsets")
+    # For an API server, which has no rules on what may also be a text.
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    timestamp: (
+        Annotated[str, BeforeValidator(_text_of_time), _TIME, AfterValidator(_check_time)] | None
+    ) = Field(
+        default=None,
+        description="With the first record that is not older: RFC 3339, e.g. "
+        "2026-01-31T08:00:00Z; or set offsets.",
+        json_schema_extra={"format": "date-time"},
+    )
+    offsets: list[PartitionOffset] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="With these offsets; partitions that are not named begin with Latest. Or set "
+        "timestamp.",
+    )
+
+    def offset(self, topic: str, partition: int) -> int | None:
+        """The one that is named for this partition, if any."""
+        found = None
+        for place in self.offsets or ():
+            if place.partition == partition:
+                if place.topic == topic:
+                    return place.offset
+                if place.topic is None:
+                    found = place.offset
+        return found
 
 
 class Seek(SourceModel):
@@ -91,7 +135,7 @@ class Seek(SourceModel):
         description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
         "choose another."
     )
-    to: Literal["Latest", "Earliest"] | StartTime = Field(description="Where to, as in startFrom.")
+    to: Literal["Latest", "Earliest"] | StartAt = Field(description="Where to, as in startFrom.")
 
 
 class ReplyTo(SourceModel):
@@ -106,7 +150,8 @@ def _reads(topic: str, source: str) -> str:
     """CEL: the topic is one that the source reads."""
     return (
         f"(has({source}.topic) && {source}.topic == {topic} || "
-        f"has({source}.topics) && {topic} in {source}.topics)"
+        f"has({source}.topics) && {topic} in {source}.topics || "
+        f"has({source}.topicPattern) && {topic}.matches('^(?:' + {source}.topicPattern + ')$'))"
     )
 
 
@@ -145,7 +190,7 @@ class TopicForLetters(LetterPlaces):
 class KafkaSource(SourceModel):
     """Records of one or more topics, read by a consumer group."""
 
-    exactly_one = ("topic", "topics")
+    exactly_one = ("topic", "topics", "topicPattern")
     field_rules = (
         Rule(
             f"!has(self.reply) || !{_reads(_REPLY, 'self')}",
@@ -155,11 +200,22 @@ class KafkaSource(SourceModel):
         ),
     )
     short_names = ("kt",)
-    source_column = ("topic", "topics")
+    source_column = ("topic", "topics", "topicPattern")
 
-    topic: Topic | None = Field(default=None, description="The topic; or set topics.")
+    topic: Topic | None = Field(
+        default=None, description="The topic; or set topics or topicPattern."
+    )
     topics: list[Topic] | None = Field(
-        default=None, min_length=1, max_length=500, description="Several topics; or set topic."
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="Several topics; or set topic or topicPattern.",
+    )
+    topic_pattern: Annotated[str, Pattern(longest=1000)] | None = Field(
+        default=None,
+        alias="topicPattern",
+        description="All topics whose whole name matches this regular expression (RE2), also "
+        "those that are made later; or set topic or topics.",
     )
     brokers: list[Broker] | None = Field(
         default=None,
@@ -186,11 +242,24 @@ class KafkaSource(SourceModel):
         "triggerhub.<namespace>.<trigger>.<function>. Bindings that name one group share its "
         "records among them.",
     )
-    start_from: Literal["Latest", "Earliest"] | StartTime = Field(
+    start_from: Literal["Latest", "Earliest"] | StartAt = Field(
         default="Latest",
         alias="startFrom",
         description="Where to begin in a partition for which the group has no committed offset: "
-        "Latest, Earliest or {timestamp: …}.",
+        "Latest, Earliest, {timestamp: …} or {offsets: …}.",
+    )
+    out_of_range: Literal["Earliest", "Latest", "Stop"] = Field(
+        default="Earliest",
+        alias="outOfRange",
+        description="Where to go on when the next offset is not there any more: Earliest (the "
+        "first record that is there), Latest (the next one that comes), or not at all until "
+        "someone decides: Stop.",
+    )
+    isolation: Literal["ReadCommitted", "ReadUncommitted"] = Field(
+        default="ReadCommitted",
+        description="Of records that were written in a transaction: only those of committed "
+        "ones, when they are committed; or all, at once, also those of transactions that are "
+        "aborted.",
     )
     seek: Seek | None = Field(
         default=None,
@@ -207,11 +276,38 @@ class KafkaSource(SourceModel):
         "cluster. Delete: it is deleted, with its committed offsets.",
     )
 
-    def reads(self, topic: str) -> bool:
-        """The topic is one of those that it listens to."""
-        return topic in self.topic_names
+    @model_validator(mode="after")
+    def _starts_where_it_reads(self) -> KafkaSource:
+        wanted = {"startFrom": self.start_from, "seek.to": self.seek and self.seek.to}
+        for name, where in wanted.items():
+            seen = set()
+            for place in where.offsets or () if isinstance(where, StartAt) else ():
+                if place.topic is not None and not self.reads(place.topic):
+                    raise ValueError(
+                        f"found {name}.offsets of topic {place.topic}, expected only those of "
+                        "topics that the trigger reads"
+                    )
+                if (at := (place.topic, place.partition)) in seen:
+                    raise ValueError(
+                        f"found {name}.offsets of partition {place.partition} twice, expected "
+                        "one offset for each"
+                    )
+                seen.add(at)
+        return self
 
     @property
     def topic_names(self) -> frozenset[str]:
-        """The topics, whichever field named them."""
+        """The topics that are named; none where there is a pattern."""
         return frozenset([self.topic] if self.topic is not None else self.topics or ())
+
+    def reads(self, topic: str) -> bool:
+        """Whether a topic of this name, not one of Kafka's own, is among those that are read."""
+        if self.topic_pattern is None:
+            return topic in self.topic_names
+        return compiled(self.topic_pattern).fullmatch(topic) is not None
+
+    @property
+    def choice(self) -> str:
+        """A fingerprint of which topics are asked for."""
+        asked = self.topic_pattern or "\n".join(sorted(self.topic_names))
+        return hashlib.sha256(asked.encode()).hexdigest()[:8]

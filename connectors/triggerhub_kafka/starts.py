@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from aiokafka import TopicPartition
 
 from triggerhub_kafka.client import Consumer
 from triggerhub_kafka.notes import Note, Seek, read_note
-from triggerhub_kafka.source import KafkaSource, StartTime, parse_time
+from triggerhub_kafka.source import KafkaSource, StartAt, parse_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,80 +23,94 @@ class Starts:
     fresh: Mapping[TopicPartition, int]
     """Where it begins, or goes on after a seek: to be committed."""
     notes: Mapping[TopicPartition, Note]
-    """What is to be written beside the offsets, of every partition of their topics."""
+    """What is to be written beside the offsets, of every partition of the topics."""
+    marked: bool
+    """The group has begun with these topics before."""
+    whole: bool
+    """With ``fresh``, every partition of every topic that is there has an offset."""
 
 
 async def find_starts(
     consumer: Consumer,
     assigned: Collection[TopicPartition],
     source: KafkaSource,
+    topics: Collection[str],
     born: Collection[str],
+    *,
+    begun: bool = False,
 ) -> Starts:
     """Read the group's offsets, and choose the others by ``startFrom`` and ``seek``.
 
-    ``born``: topics that came into being while the hub looked for them. Their partitions, and
-    those added to a topic after the group began with it, begin at their first record whatever
-    ``startFrom`` says: all of their records are newer than the trigger. Raises KafkaError.
+    What came into being after the group began is read from its first record, whatever
+    ``startFrom`` says, for all of its records are newer than the trigger: topics that appeared
+    while the hub looked (``born``), topics that a group that has begun knows nothing of, and
+    partitions that were added to a topic. ``topics``: those that are there. ``begun``: the group
+    is known to have begun with them, whatever its offsets say: Kafka takes them away with a topic
+    that is deleted. Raises KafkaError.
     """
-    known = {
-        TopicPartition(topic, partition)
-        for topic in {partition.topic for partition in assigned}
-        for partition in consumer.partitions_for_topic(topic) or ()
-    } | set(assigned)
+    widths = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics}
+    seen = all(widths.values())
+    for topic, partition in assigned:  # which may be known before the topic's metadata
+        widths[topic] = max(partition + 1, widths.get(topic, 0))
+    known = {TopicPartition(topic, n) for topic, width in widths.items() for n in range(width)}
     entries = await consumer.committed_offsets(known) if known else {}
-    notes = _notes(
-        consumer, known, {at: read_note(entry.metadata) for at, entry in entries.items()}
-    )
-    fresh = {partition for partition in assigned if partition not in entries}
-    whole = {
-        at for at in fresh if at.topic in born or at.partition >= notes[at].width
-    }  # fmt: skip
+    found = {at: note for at, entry in entries.items() if (note := read_note(entry.metadata))}
+    marked = any(note.choice == source.choice for note in found.values())
+    notes = _notes(known, found, widths)
+    read = {at.topic for at in entries}
+    fresh = {at for at in assigned if at not in entries}
+    young = {
+        at
+        for at in fresh
+        if at.topic in born
+        or at.partition >= notes[at].width
+        or ((marked or begun) and at.topic not in read)
+    }
     seek = source.seek
     sought: set[TopicPartition] = set()
     if seek is not None:
         # Added to a topic before a seek of which the topic knows nothing yet: it counts for them.
         reached = {at.topic for at in entries if notes[at].done(seek.id)}
-        whole = {at for at in whole if at.topic in born or at.topic in reached}
-        sought = {at for at in assigned if not notes[at].done(seek.id)} - whole
-    begin = await consumer.beginning_offsets(list(whole)) if whole else {}
-    begin |= await positions(consumer, fresh - whole - sought, source.start_from)
+        young = {at for at in young if at.topic not in read - set(born) - reached}
+        sought = {at for at in assigned if not notes[at].done(seek.id)} - young
+    begin = await consumer.beginning_offsets(list(young)) if young else {}
+    begin |= await positions(consumer, fresh - young - sought, source.start_from)
     if seek is not None:
         begin |= await positions(consumer, sought, seek.to)
         now = int(time.time())
         notes |= {
-            at: notes[at].sought(Seek(seek.id, now, begin[at])) for at in (*sought, *whole)
+            at: notes[at].sought(Seek(seek.id, now, begin[at])) for at in (*sought, *young)
         }  # fmt: skip
-    committed = {
-        at: entry.offset for at, entry in entries.items() if at in assigned and at not in begin
-    }
-    return Starts(committed=committed, fresh=begin, notes=notes)
+    whole = seen and known <= entries.keys() | fresh
+    if whole or marked or begun:
+        notes = {at: replace(note, choice=source.choice) for at, note in notes.items()}
+    return Starts(
+        committed={
+            at: entry.offset for at, entry in entries.items() if at in assigned and at not in begin
+        },
+        fresh=begin,
+        notes=notes,
+        marked=marked,
+        whole=whole,
+    )
 
 
 def _notes(
-    consumer: Consumer,
     known: Collection[TopicPartition],
-    found: Mapping[TopicPartition, Note | None],
+    found: Mapping[TopicPartition, Note],
+    widths: Mapping[str, int],
 ) -> dict[TopicPartition, Note]:
     """With the width of the topic when the group began with it: now, where nothing is noted."""
-    widths: dict[str, int] = {}
+    began = dict(widths)
     for at, note in found.items():
-        if note is not None:
-            widths[at.topic] = min(note.width, widths.get(at.topic, note.width))
-    for at in known:
-        if at.topic not in widths:
-            widths[at.topic] = len(consumer.partitions_for_topic(at.topic) or ())
-    notes = {}
-    for at in known:
-        note = found.get(at)
-        width = widths[at.topic]
-        notes[at] = Note(width) if note is None else Note(width, note.seek, note.before)
-    return notes
+        began[at.topic] = min(note.width, began[at.topic])
+    return {at: replace(found.get(at, Note(0)), width=began[at.topic], choice="") for at in known}
 
 
 async def positions(
     consumer: Consumer,
     partitions: Collection[TopicPartition],
-    where: Literal["Latest", "Earliest"] | StartTime,
+    where: Literal["Latest", "Earliest"] | StartAt,
 ) -> dict[TopicPartition, int]:
     """The offsets that a position stands for now. Raises KafkaError."""
     if not partitions:
@@ -107,9 +121,12 @@ async def positions(
         offsets = await consumer.beginning_offsets(ordered)
         return offsets
     offsets = await consumer.end_offsets(ordered)
-    if isinstance(where, StartTime):
+    if isinstance(where, StartAt) and where.timestamp is not None:
         since = max(0, int(parse_time(where.timestamp).timestamp() * 1000))
         found = await consumer.offsets_for_times(dict.fromkeys(ordered, since))
         # None: no record is as new as that, so it begins with the next one.
         offsets |= {at: entry.offset for at, entry in found.items() if entry is not None}
+    elif isinstance(where, StartAt):
+        named = {at: where.offset(at.topic, at.partition) for at in ordered}
+        offsets |= {at: offset for at, offset in named.items() if offset is not None}
     return offsets

@@ -11,6 +11,7 @@ from triggerhub_kafka.client import Consumer
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.offsets import Offsets
 from triggerhub_kafka.source import KafkaSource
+from triggerhub_kafka.topics import Topics
 
 _EVERY = 3.0
 _WITHIN = 4.0
@@ -26,24 +27,16 @@ class Watch:
         consumer: Consumer,
         group: str,
         subscription: Subscription[KafkaSource],
+        topics: Topics,
         offsets: Offsets,
         health: Health,
     ) -> None:
         self._consumer = consumer
         self._group = group
-        self._topics = subscription.source.topic_names
+        self._topics = topics
         self._report = subscription.report
         self._offsets = offsets
         self._health = health
-        self.born: set[str] = set()
-        """Topics that did not exist when they were first looked for."""
-
-    async def until_a_topic_exists(self) -> None:
-        """Raises KafkaError."""
-        while True:
-            if await self._missing() != self._topics:
-                return
-            await asyncio.sleep(1.0)
 
     async def run(self) -> None:
         """Until cancelled. Raises KafkaError for what no broker will take back, and after two
@@ -61,21 +54,14 @@ class Watch:
                 self._health.back()
             await asyncio.sleep(_EVERY)
 
-    async def _missing(self) -> set[str]:
-        missing = await self._consumer.missing(self._topics)
-        if missing != self._health.missing:
-            self.born |= missing
-            self._health.topics(missing)
-            self._consumer.refresh()
-        return missing
-
     async def _look(self) -> None:
         knows_coordinator = self._consumer.check()
-        missing = await self._missing()
+        await self._topics.look()
+        self._topics.follow()
         if not knows_coordinator and self._health.seconds_joining() > _COORDINATOR_WITHIN:
             raise GroupCoordinatorNotAvailableError(self._group)
         generation = self._offsets.generation
-        partitions = [at for at in self._consumer.assignment() if at.topic not in missing]
+        partitions = [at for at in self._consumer.assignment() if at.topic in self._topics.there]
         ends = await self._consumer.end_offsets(partitions) if partitions else {}
         if self._offsets.fixed and generation == self._offsets.generation:
             self._report.lag(sum(map(self._offsets.behind, ends, ends.values())))

@@ -37,6 +37,7 @@ UNBOUND = {
 GONE = {"Connected": "False/BrokerAway/no route", "Ready": "False/BrokerAway/no route"}
 PAUSED = {"Connected": "False/Paused", "Ready": "False/Paused"}
 UNKNOWN = {"Connected": "Unknown/Connecting", "Ready": "Unknown/Connecting"}
+LOST = {"Connected": "True/RecordsGone/2 records"}
 REFUSED = dict.fromkeys(WELL, "False/InvalidSpec/spec.x: unknown")
 
 
@@ -57,6 +58,10 @@ REFUSED = dict.fromkeys(WELL, "False/InvalidSpec/spec.x: unknown")
         ({}, GONE, ["!Disconnected: BrokerAway: no route"]),
         (GONE, GONE, []),
         (GONE, {}, ["Connected: the listener is attached again"]),
+        ({}, LOST, ["!Connected: RecordsGone: 2 records"]),
+        (GONE, LOST, ["!Connected: RecordsGone: 2 records"]),
+        (LOST, LOST, []),
+        (LOST, {}, []),
         ({}, PAUSED, []),
         (PAUSED, {}, []),
         (PAUSED, GONE, []),

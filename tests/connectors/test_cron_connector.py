@@ -104,7 +104,7 @@ class Reported:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def connected(self) -> None:
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
         self.seen.append("connected")
 
     def disconnected(self, reason: str, message: str = "") -> None:

@@ -49,7 +49,7 @@ class Reported:
         self.state = ""
         self.changed = asyncio.Event()
 
-    def connected(self) -> None:
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
         self.state = "connected"
         self.changed.set()
 

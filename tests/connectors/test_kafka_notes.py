@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triggerhub_kafka.losses import Lost
 from triggerhub_kafka.notes import Note, Seek, read_note
 
 ids = st.from_regex(r"[A-Za-z0-9._:+-]{1,63}", fullmatch=True)
@@ -39,7 +40,37 @@ def test_a_note_of_an_earlier_version_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "x", "triggerhub partitions=", "triggerhub partitions=3 "]
+    "text", [None, "", "x", "triggerhub partitions=", "triggerhub partitions=3 seek=a"]
 )
 def test_what_others_wrote_is_no_note(text: str | None) -> None:
     assert read_note(text) is None
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        Note(width=1),
+        Note(3, Seek("a", 1, 2), ("b", "c"), "1a2b3c4d", Lost(100, 250, 140, 1_764_124_332)),
+        Note(width=12, choice="1a2b3c4d"),
+        Note(width=3, choice="1a2b3c4d", lost=Lost(100, 250, 140, 1_764_124_332)),
+        Note(width=3, lost=Lost(100, 0, 0, 1_764_124_332)),
+    ],
+)
+def test_what_else_a_note_says_is_read_as_it_was_written(note: Note) -> None:
+    assert read_note(str(note)) == note
+
+
+def test_what_another_release_adds_is_passed_over() -> None:
+    assert read_note("triggerhub partitions=3 newer=a=b new words=") == Note(width=3)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None, "", "x", "partitions=3", "other partitions=3", "triggerhub", "triggerhub partitions=",
+        "triggerhub partitions=three", "triggerhub partitions=3 lost=1:2",
+        "triggerhub partitions=3 lost=1:2:3:4:5", "triggerhub partitions=3 lost=a:b:c:d",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_no_note(metadata: str | None) -> None:
+    assert read_note(metadata) is None

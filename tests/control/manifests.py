@@ -64,7 +64,11 @@ def differences() -> list[Difference]:
     schedule, zone = "what the fields of a schedule say", "`timeZone`"
     null, name = "`null` as a label or annotation", "`generateName`"
     added, status = "what a server adds to `metadata`", "`status`"
-    large = "size"
+    large, places = "size", "what `startFrom.offsets` names"
+    unread: list[tuple[Body, list[Body]]] = [
+        ({"topic": "a"}, []), ({"topics": ["a", "c"]}, []), ({"topicPattern": "a.*"}, []),
+        ({"topic": "b"}, [_at(0, 2, "b")]),
+    ]  # fmt: skip
     at_noon = SOURCES["CronTrigger"]
     return [
         *(Difference(schedule, trigger("CronTrigger", {"schedule": text}), False, True)
@@ -75,6 +79,9 @@ def differences() -> list[Difference]:
         Difference(name, framed({"name": GONE, "generateName": "a-"}), False, True),
         Difference(added, framed({"ownerReferences": [{"name": "x"}]}), True, False),
         Difference(status, framed(status={"ready": 1}), True, False),
+        *(Difference(places, trigger("KafkaTrigger", source | {"startFrom": {
+              "offsets": [_at(0, 1, "b"), *more]}}), False, True)
+          for source, more in unread),
         Difference(large, framed({"annotations": {"a": "x" * 2**18}}), True, False),
     ]  # fmt: skip
 
@@ -215,7 +222,15 @@ def _kafka() -> Iterator[Row]:
         {"topic": "a", "group": "any group"}, {"topic": "a", "brokers": None},
         *({"topic": "a", "startFrom": start} for start in (
             "Latest", "Earliest", None, {"timestamp": TIME},
-            {"timestamp": "2026-02-28t23:59:59.123456789+14:00"})),
+            {"timestamp": "2026-02-28t23:59:59.123456789+14:00"},
+            {"offsets": [_at(0, 42), _at(1, 0)]}, {"offsets": [_at(0, 2**53 - 1, "a"), _at(0, 1)]},
+            {"offsets": [_at(2**31 - 1, 1.0, None)]}, {"timestamp": TIME, "offsets": None})),
+        *({"topicPattern": pattern} for pattern in (
+            "orders-.*", "a|b", "(?i)x{1,1000}", r"\pL\d[^-a-z]", "^a$", "ä", "a" * 1000)),
+        {"topicPattern": "a.*", "startFrom": {"offsets": [_at(3, 1, "abc")]}},
+        {"topicPattern": "a", "topic": None},
+        *({"topic": "a", "outOfRange": policy} for policy in ("Earliest", "Latest", "Stop", None)),
+        {"topic": "a", "isolation": "ReadUncommitted"}, {"topic": "a", "isolation": None},
         {"topic": "a", "cleanup": "Delete"}, {"topic": "a", "cleanup": None},
         {"topic": "a", "seek": None},
         *({"topic": "a", "seek": {"id": name, "to": "Latest"}} for name in (
@@ -223,6 +238,7 @@ def _kafka() -> Iterator[Row]:
         *({"topic": "a", "seek": {"id": "a", "to": to}} for to in (
             "Earliest", {"timestamp": TIME})),
         {"topic": "a", "reply": {"topic": "b"}}, {"topic": "a", "reply": None},
+        {"topicPattern": "a|b.*", "reply": {"topic": "ab"}},
         {"topics": ["a", "b"], "reply": {"topic": "c"}}, {"topic": "a", "reply": {"topic": "A"}},
     ]  # fmt: skip
     no: list[Body] = [
@@ -242,11 +258,25 @@ def _kafka() -> Iterator[Row]:
             {"timestamp": "2026-01-31T08:00:00"}, {"timestamp": "2026-02-30T08:00:00Z"},
             {"timestamp": "2026-01-31T24:00:00Z"}, {"timestamp": "2026-01-31T08:00:60Z"},
             {"timestamp": "2026-01-31 08:00:00Z"}, {"timestamp": "2026-01-31T08:00:00+25:00"},
-            {"timestamp": "0000-01-31T08:00:00Z"}, {"timestamp": 1})),
+            {"timestamp": "0000-01-31T08:00:00Z"}, {"timestamp": 1}, {"offsets": {}},
+            {"offsets": None}, {"offsets": []}, {"offsets": [42]}, {"offsets": {"0": 42}},
+            {"offsets": [{}]}, {"offsets": [{"partition": 0}]}, {"offsets": [{"offset": 0}]},
+            *({"offsets": [_at(0, offset)]} for offset in (-1, 2**53, 1.5, "42", None, True)),
+            *({"offsets": [_at(place, 0)]} for place in (-1, 2**31, 0.5, "0", None)),
+            {"offsets": [_at(0, 0, "a b")]}, {"offsets": [_at(0, 0) | {"of": "a"}]},
+            {"offsets": [_at(n, 0) for n in range(1001)]},
+            {"timestamp": TIME, "offsets": [_at(0, 1)]})),
+        *({"topicPattern": pattern} for pattern in (
+            "", "(a", "a{1001}", "[z-a]", "(?=a)", r"\1", "*", "a" * 1001, 5, ["a"])),
+        {"topicPattern": "a", "topic": "b"}, {"topicPattern": "a", "topics": ["b"]},
+        *({"topic": "a", "outOfRange": policy} for policy in ("earliest", "Fail", "", True)),
+        *({"topic": "a", "isolation": level} for level in ("read_committed", "", 1)),
         {"topic": "a", "cleanup": "delete"}, {"topic": "a", "cleanup": True},
         {"topic": "a", "reply": {}}, {"topic": "a", "reply": "b"}, {"topic": "a", "reply": []},
         *({"topic": "a", "reply": {"topic": topic}} for topic in ("a", "", "..", "b c", None, 5)),
         {"topics": ["b", "a"], "reply": {"topic": "a"}}, {"topic": "a", "reply": {"url": "b"}},
+        {"topicPattern": "a.*|b", "reply": {"topic": "ab"}},
+        {"topicPattern": "a.*|b", "reply": {"topic": "b"}},
         {"topic": "a", "reply": {"topic": "b", "key": "c"}},
     ]  # fmt: skip
     names: list[Any] = ["", "a b", "a,b", "a@b", "x" * 64, "é", 1, "a\n", None]
@@ -277,6 +307,8 @@ def _letters() -> Iterator[Row]:
         (many, {"topic": "t" * 249}, True),
         (one, {"topic": "A"}, True),
         (one | {"reply": {"topic": "b"}}, {"topic": "b"}, True),
+        ({"topicPattern": "b.+"}, {"topic": "b"}, True),
+        ({"topicPattern": "b.+"}, {"topic": "b1"}, False),
         (one, {"topic": "a"}, False),
         (two, {"topic": "b"}, False),
         (many, {"topic": many["topics"][-1]}, False),
@@ -290,6 +322,10 @@ def _letters() -> Iterator[Row]:
     for number, (source, letters, good) in enumerate(choices):
         body = trigger("KafkaTrigger", source, delivery={"deadLetter": letters})
         yield Row(f"letters {number}: {_short(letters)}", body, good)
+
+
+def _at(partition: Any, offset: Any, *topic: Any) -> Body:
+    return {"partition": partition, "offset": offset, **({"topic": topic[0]} if topic else {})}
 
 
 def _security() -> Iterator[Row]:

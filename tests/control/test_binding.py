@@ -157,6 +157,18 @@ def test_ready_tells_the_first_thing_that_is_wrong(
     assert [c.type for c in status.conditions] == ["Accepted", "Bound", "Connected", "Ready"]
 
 
+def test_what_the_user_is_to_know_although_it_goes_on_is_told() -> None:
+    state = SourceState()
+    state.connected("RecordsGone", "2 records")
+    status = judged(trigger({"name": "f"}), functions("f"), state=state)
+    connected, ready = status.conditions[2:]
+    assert (connected.status.value, connected.reason) == ("True", "RecordsGone")
+    assert connected.message == ready.message == "2 records"
+    assert (ready.status.value, ready.reason) == ("True", "Ready")
+    state.connected()
+    assert judged(trigger({"name": "f"}), functions("f"), state=state).ready.message == ""
+
+
 @pytest.mark.parametrize(
     ("function", "known", "reason"),
     [

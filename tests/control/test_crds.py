@@ -95,7 +95,7 @@ def test_a_table_shows_what_a_trigger_listens_to_and_how_it_is() -> None:
     assert shown == {
         "CronTrigger": ".spec.source.schedule",
         "HTTPTrigger": ".spec.source.path",
-        "KafkaTrigger": ".spec.source['topic','topics']",
+        "KafkaTrigger": ".spec.source['topic','topics','topicPattern']",
         "EchoTrigger": None,
     }
     assert columns("EchoTrigger")["Function"] == ".spec.function['name','selector']"

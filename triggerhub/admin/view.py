@@ -230,7 +230,7 @@ class View:
             return "Connecting", "Connecting", "the listener is starting"
         if status.ready.status is State.FALSE and len(status.bindings) == 1:
             return "NotReady", status.ready.reason, status.ready.message
-        return "Ready", "Ready", ""
+        return "Ready", source.reason if source.message else "Ready", source.message
 
     def _sample(self) -> None:
         sampled: dict[str, int] = {}

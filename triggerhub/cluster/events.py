@@ -79,7 +79,14 @@ def turns(before: Reported | None, now: Reported) -> Iterator[Turn]:
 
 
 def _connection(old: Held | None, new: Held | None) -> Iterator[Turn]:
-    if old is None or new is None or old.status == new.status:
+    if old is None or new is None:
+        return
+    if new.status == "True" and new.reason != "Connected":
+        # It goes on, and something happened that the user is to know.
+        if (old.status, old.reason, old.message) != (new.status, new.reason, new.message):
+            yield Turn("Connected", f"{new.reason}: {new.message}", warning=True)
+        return
+    if old.status == new.status:
         return
     if new.status == "False" and new.reason not in _UNATTEMPTED:
         yield Turn("Disconnected", f"{new.reason}: {new.message}", warning=True)

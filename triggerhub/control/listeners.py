@@ -60,12 +60,12 @@ class SourceState:
     changed: Callable[[str], None] = field(default=unheard, repr=False)
     """Called with the binding's name after each change that a condition shows."""
 
-    def connected(self) -> None:
-        if self.attached is True and not self.refused:
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
+        if (self.attached, self.reason, self.message) == (True, reason, message):
             return
         if self.attached is False:
             log.info("listener.connected", binding=self.binding)
-        self.attached, self.reason, self.message, self.refused = True, "Connected", "", False
+        self.attached, self.reason, self.message, self.refused = True, reason, message, False
         self.changed(self.binding)
 
     def disconnected(self, reason: str, message: str = "") -> None:

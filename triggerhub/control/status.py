@@ -221,6 +221,9 @@ def _connected(trigger: Trigger, states: Sequence[SourceState]) -> Condition:
         return Condition("Connected", State.FALSE, broken.reason, broken.message)
     if any(state.attached is None for state in states):
         return Condition("Connected", State.UNKNOWN, "Connecting", states[0].message)
+    told = next((state for state in states if state.message), None)
+    if told is not None:
+        return Condition("Connected", State.TRUE, told.reason, told.message)
     return Condition("Connected", State.TRUE, "Connected")
 
 
@@ -253,4 +256,5 @@ def _ready(
             return Condition("Ready", State.FALSE, reach.reason, reach.message)
     if troubles:
         return Condition("Ready", State.FALSE, troubles[0].reason, troubles[0].message)
-    return Condition("Ready", State.TRUE, "Ready")
+    told = next((p.message for p in parts if p.type == "Connected"), "")
+    return Condition("Ready", State.TRUE, "Ready", told)

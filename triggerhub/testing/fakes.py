@@ -166,14 +166,15 @@ class RecordingReport:
         self.said: list[str] = []
         """``Connected`` or the reason of each ``disconnected``, in order."""
         self.message = ""
-        """Of the last ``disconnected``."""
+        """Of the last of both."""
         self.lags: list[float] = []
         self.seeks: list[Sought] = []
         self._on_change = on_change
 
-    def connected(self) -> None:
+    def connected(self, reason: str = "Connected", message: str = "") -> None:
         """See ``Report.connected``."""
         self.is_connected = True
+        self.message = message
         self._say("Connected")
 
     def disconnected(self, reason: str, message: str = "") -> None:
