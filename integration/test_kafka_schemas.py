@@ -433,4 +433,13 @@ def test_a_dead_letter_in_a_topic_has_the_record_s_bytes_and_is_sent_again_as_js
         (call,) = target.accepted
         assert json.loads(call.body) == {"id": 7, "paid": "12.34"}
         assert call.headers["ce-schemaid"] == str(number)
+
+        target.script = refuse
+        hub.emit("orders", id="test", data={"a": 1})
+        hub.wait(lambda: len(hub.letters()) == 2, "a dead letter of a test event")
+        tested = next(one for one in hub.letters() if one["reason"] == "Rejected")
+        target.script = lambda call: ACCEPT
+        said = command(hub, "dlq", "redrive", tested["id"], "--admin", hub.admin)
+        assert "1 accepted" in said
+        assert json.loads(target.accepted[-1].body) == {"a": 1}
         assert hub.stop() == 0
