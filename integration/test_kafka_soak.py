@@ -104,7 +104,7 @@ def test_a_hub_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order_
         with stream.flowing(per_second=1000, total=RECORDS):
             while len(ledger.known) < RECORDS - 2000:
                 flows(hub, target)
-                time.sleep(chance.uniform(0.0, 8.0))  # a random moment is what this is about
+                time.sleep(chance.uniform(0.0, 5.0))  # a random moment is what this is about
                 hub.kill9()
                 moment = time.monotonic()
                 ledger.killed(moment, target.calls, stream.committed("orders"))
