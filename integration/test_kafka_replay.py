@@ -68,8 +68,14 @@ async def topic(kafka: Kafka) -> str:
 class Run:
     """One replay, made by hand."""
 
-    def __init__(self, kafka: Kafka, topics: str | list[str], handle: Any = None) -> None:
-        which = {"topic": topics} if isinstance(topics, str) else {"topics": topics}
+    def __init__(
+        self, kafka: Kafka, topics: str | list[str] | dict[str, str], handle: Any = None
+    ) -> None:
+        which: dict[str, Any] = {"topics": topics}
+        if isinstance(topics, str):
+            which = {"topic": topics}
+        elif isinstance(topics, dict):
+            which = topics
         source = KafkaSource.model_validate({**which, "brokers": [kafka.broker]})
         self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), Told()
         made = subscription(source, name="shop.replayed.f", report=self.report, in_flight=4)
@@ -161,6 +167,17 @@ async def test_what_retention_has_removed_is_told_with_its_number(
     assert expected in note
     assert bool(note) == bool(gone)
     assert [i for i in run.ids() if i[0] == "0"] == ([] if until else span(0, 6, 10))
+
+
+async def test_of_a_pattern_every_topic_that_is_there_is_sent(kafka: Kafka, topic: str) -> None:
+    other = f"{topic}-other"
+    await tools.create_topic(kafka.broker, other)
+    await tools.produce(kafka.broker, other, [b"a", b"b", b"c"])
+    run = await Run(kafka, {"topicPattern": f"{topic}(-other)?"})("Earliest")
+    assert len(run.ids()) == 23
+    assert run.told.windows[0][:2] == (23, f"{topic}:0:10,{topic}:1:10,{other}:0:3")
+    with pytest.raises(ReplayError, match="there is no topic that matches"):
+        await Run(kafka, {"topicPattern": f"{topic}-none"})("Earliest")
 
 
 async def test_retention_that_overtakes_a_replay_is_told_and_the_rest_is_sent(

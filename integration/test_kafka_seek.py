@@ -40,9 +40,9 @@ async def topic(kafka: Kafka) -> str:
     return name
 
 
-def source(kafka: Kafka, topic: str | list[str], seek: Any = None) -> KafkaSource:
+def source(kafka: Kafka, topic: str | list[str], seek: Any = None, **rest: Any) -> KafkaSource:
     which = {"topic": topic} if isinstance(topic, str) else {"topics": topic}
-    shape = {**which, "brokers": [kafka.broker], "startFrom": "Earliest"}
+    shape = {**which, "brokers": [kafka.broker], "startFrom": "Earliest", **rest}
     return KafkaSource.model_validate(shape | ({"seek": seek} if seek else {}))
 
 
@@ -82,6 +82,53 @@ async def test_a_seek_goes_back_or_forward_and_is_done_once(
     async with listen(kafka, topic, seek) as again:
         assert await last_of(kafka, topic, again) == [b"last"]
         assert again.report.seeks == [done]
+
+
+async def test_a_seek_by_offsets_leaves_the_partitions_that_it_does_not_name(
+    kafka: Kafka, topic: str
+) -> None:
+    other = f"{topic}-other"
+    await tools.create_topic(kafka.broker, other)
+    await tools.produce(kafka.broker, other, [b"a", b"b", b"c"])
+    name = f"shop.{topic}.f"
+    async with listening(CONNECTOR, source(kafka, [topic, other]), name=name) as running:
+        await running.accepted(13)
+    seek = {"id": "a", "to": {"offsets": [{"topic": topic, "partition": 0, "offset": 7}]}}
+    spec = source(kafka, [topic, other], seek)
+    async with listening(CONNECTOR, spec, name=name) as running:
+        assert await last_of(kafka, topic, running) == [b"7", b"8", b"9", b"last"]
+        assert running.report.seeks[0].positions == f"{topic}:0:7,{other}:0:3"
+
+
+@pytest.mark.parametrize(
+    ("policy", "got"),
+    [("Earliest", [*(b"%d" % n for n in range(4, 10)), b"last"]), ("Latest", [b"last"])],
+)
+async def test_a_seek_to_an_offset_that_is_gone_goes_on_by_policy(
+    kafka: Kafka, topic: str, policy: str, got: list[bytes]
+) -> None:
+    async with listen(kafka, topic) as running:
+        await running.accepted(10)
+    await tools.delete_records(kafka.broker, topic, 0, 4)
+    seek = {"id": "a", "to": {"offsets": [{"partition": 0, "offset": 2}]}}
+    spec = source(kafka, topic, seek, outOfRange=policy)
+    async with listening(CONNECTOR, spec, name=f"shop.{topic}.f") as running:
+        await eventually(lambda: "OffsetOutOfRange" in running.report.states, "what is told")
+        assert await last_of(kafka, topic, running) == got
+
+
+async def test_a_seek_of_a_pattern_moves_every_topic_that_is_there(
+    kafka: Kafka, topic: str
+) -> None:
+    await tools.create_topic(kafka.broker, f"{topic}-other")
+    await tools.produce(kafka.broker, f"{topic}-other", [b"a", b"b", b"c"])
+    shape = {"topicPattern": f"{topic}(-other)?", "brokers": [kafka.broker]}
+    seek = {"id": "a", "to": "Earliest"}
+    spec = KafkaSource.model_validate(shape | {"seek": seek})
+    done = await sought(spec, topic)
+    assert done.seeks[0].positions == f"{topic}:0:0,{topic}-other:0:0"
+    async with listening(CONNECTOR, spec, name=f"shop.{topic}.f") as running:
+        await running.accepted(13)
 
 
 async def test_an_id_that_is_taken_out_and_put_in_again_is_done_already(
