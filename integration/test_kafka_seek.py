@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from integration import kafka_tools as tools
-from integration.fakes import Listening, eventually, listening
+from integration.fakes import FakeEmit, Listening, eventually, listening
 from integration.function import Answer, Call, answering, hang, reply
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
 from integration.streams import Stream, arrived, firsts, in_order, kafka_trigger
 from triggerhub.connector import Installation, Seeker
+from triggerhub.event import Event
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.seeks import SeekError
@@ -203,6 +204,51 @@ async def test_a_partition_added_after_the_seek_is_read_from_its_first_record(
         await running.accepted(1)
         assert running.emit.data() == [b"early"]
         assert running.report.seeks[-1].positions == "0:10,1:0"
+
+
+async def test_what_was_fetched_before_a_partition_was_sought_is_not_delivered(
+    kafka: Kafka,
+) -> None:
+    topic = f"sought-{next(_numbers)}"
+    await tools.create_topic(kafka.broker, topic, 2)
+    for partition in range(2):
+        await tools.produce(
+            kafka.broker, topic, [b"%d" % n for n in range(10)], partition=partition
+        )
+    old = FakeEmit()
+
+    async def half(event: Event) -> None:
+        if int(event.data) >= 5:
+            await old.retry_for_ever()
+
+    old.handle = half
+    name = f"shop.{topic}.f"
+    async with listening(CONNECTOR, source(kafka, topic), name=name, emit=old) as before:
+        await before.accepted(10)
+        spec = source(kafka, topic, {"id": "a", "to": "Earliest"})
+        async with listening(CONNECTOR, spec, name=name) as after:
+            await after.accepted(10)
+            own = int(after.emit.begun[0].id[0])
+            # It takes the other partition over while it waits for records of its own.
+            async with asyncio.TaskGroup() as tasks:
+                flow = tasks.create_task(trickle(kafka, topic, own))
+                await before.stop()
+                other = f"{1 - own}:"
+                await eventually(
+                    lambda: any(event.id == f"{other}9" for event in after.emit.accepted),
+                    "the last record of the partition that it took over",
+                )
+                flow.cancel()
+    got = [int(event.data) for event in after.emit.begun if event.id.startswith(other)]
+    assert got == list(range(10))
+
+
+async def trickle(kafka: Kafka, topic: str, partition: int) -> None:
+    """A record now and then, until cancelled."""
+    async with tools.producer(kafka.broker) as producer:
+        while True:
+            await producer.send_and_wait(topic, b"0", partition=partition)
+            await asyncio.sleep(0.05)
 
 
 def with_seek(stream: Stream, name: str, seek: Any, **spec: Any) -> dict[str, Any]:
