@@ -68,8 +68,14 @@ async def topic(kafka: Kafka) -> str:
 class Run:
     """One replay, made by hand."""
 
-    def __init__(self, kafka: Kafka, topics: str | list[str], handle: Any = None) -> None:
-        which = {"topic": topics} if isinstance(topics, str) else {"topics": topics}
+    def __init__(
+        self, kafka: Kafka, topics: str | list[str] | dict[str, str], handle: Any = None
+    ) -> None:
+        which: dict[str, Any] = {"topics": topics}
+        if isinstance(topics, str):
+            which = {"topic": topics}
+        elif isinstance(topics, dict):
+            which = topics
         source = KafkaSource.model_validate({**which, "brokers": [kafka.broker]})
         self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), Told()
         made = subscription(source, name="shop.replayed.f", report=self.report, in_flight=4)
@@ -161,6 +167,43 @@ async def test_what_retention_has_removed_is_told_with_its_number(
     assert expected in note
     assert bool(note) == bool(gone)
     assert [i for i in run.ids() if i[0] == "0"] == ([] if until else span(0, 6, 10))
+
+
+async def test_of_a_pattern_every_topic_that_is_there_is_sent(kafka: Kafka, topic: str) -> None:
+    other = f"{topic}-other"
+    await tools.create_topic(kafka.broker, other)
+    await tools.produce(kafka.broker, other, [b"a", b"b", b"c"])
+    run = await Run(kafka, {"topicPattern": f"{topic}(-other)?"})("Earliest")
+    assert len(run.ids()) == 23
+    assert run.told.windows[0][:2] == (23, f"{topic}:0:10,{topic}:1:10,{other}:0:3")
+    with pytest.raises(ReplayError, match="there is no topic that matches"):
+        await Run(kafka, {"topicPattern": f"{topic}-none"})("Earliest")
+
+
+async def test_retention_that_overtakes_a_replay_is_told_and_the_rest_is_sent(
+    kafka: Kafka, topic: str
+) -> None:
+    # More than is fetched ahead.
+    await tools.produce(kafka.broker, topic, [bytes(100_000)] * 100, partition=0)
+    gate = asyncio.Event()
+
+    async def held(event: Event) -> None:
+        await gate.wait()
+
+    run = Run(kafka, topic, held)
+    replaying = asyncio.create_task(run("0:0"))
+    await eventually(lambda: len(run.emit.begun) > 0, "the first record")
+    await tools.delete_records(kafka.broker, topic, 0, 105)
+    gate.set()
+    await replaying
+    offsets = sorted(int(i.partition(":")[2]) for i in run.ids())
+    sent_before = [offset for offset in offsets if offset < 105]
+    assert sent_before == list(range(len(sent_before)))
+    assert offsets[len(sent_before) :] == list(range(105, 110))
+    gone = 105 - len(sent_before)
+    assert gone > 0
+    assert f"up to {gone} of topic {topic} partition 0" in run.told.windows[-1][2]
+    assert run.told.marks[-1] == (110, "0:110")
 
 
 async def test_a_window_that_ends_in_markers_of_transactions_comes_to_its_end(

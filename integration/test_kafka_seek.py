@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from integration import kafka_tools as tools
-from integration.fakes import Listening, eventually, listening
+from integration.fakes import FakeEmit, Listening, eventually, listening
 from integration.function import Answer, Call, answering, hang, reply
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
 from integration.streams import Stream, arrived, firsts, in_order, kafka_trigger
 from triggerhub.connector import Installation, Seeker
+from triggerhub.event import Event
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.seeks import SeekError
@@ -40,9 +41,9 @@ async def topic(kafka: Kafka) -> str:
     return name
 
 
-def source(kafka: Kafka, topic: str | list[str], seek: Any = None) -> KafkaSource:
+def source(kafka: Kafka, topic: str | list[str], seek: Any = None, **rest: Any) -> KafkaSource:
     which = {"topic": topic} if isinstance(topic, str) else {"topics": topic}
-    shape = {**which, "brokers": [kafka.broker], "startFrom": "Earliest"}
+    shape = {**which, "brokers": [kafka.broker], "startFrom": "Earliest", **rest}
     return KafkaSource.model_validate(shape | ({"seek": seek} if seek else {}))
 
 
@@ -82,6 +83,53 @@ async def test_a_seek_goes_back_or_forward_and_is_done_once(
     async with listen(kafka, topic, seek) as again:
         assert await last_of(kafka, topic, again) == [b"last"]
         assert again.report.seeks == [done]
+
+
+async def test_a_seek_by_offsets_leaves_the_partitions_that_it_does_not_name(
+    kafka: Kafka, topic: str
+) -> None:
+    other = f"{topic}-other"
+    await tools.create_topic(kafka.broker, other)
+    await tools.produce(kafka.broker, other, [b"a", b"b", b"c"])
+    name = f"shop.{topic}.f"
+    async with listening(CONNECTOR, source(kafka, [topic, other]), name=name) as running:
+        await running.accepted(13)
+    seek = {"id": "a", "to": {"offsets": [{"topic": topic, "partition": 0, "offset": 7}]}}
+    spec = source(kafka, [topic, other], seek)
+    async with listening(CONNECTOR, spec, name=name) as running:
+        assert await last_of(kafka, topic, running) == [b"7", b"8", b"9", b"last"]
+        assert running.report.seeks[0].positions == f"{topic}:0:7,{other}:0:3"
+
+
+@pytest.mark.parametrize(
+    ("policy", "got"),
+    [("Earliest", [*(b"%d" % n for n in range(4, 10)), b"last"]), ("Latest", [b"last"])],
+)
+async def test_a_seek_to_an_offset_that_is_gone_goes_on_by_policy(
+    kafka: Kafka, topic: str, policy: str, got: list[bytes]
+) -> None:
+    async with listen(kafka, topic) as running:
+        await running.accepted(10)
+    await tools.delete_records(kafka.broker, topic, 0, 4)
+    seek = {"id": "a", "to": {"offsets": [{"partition": 0, "offset": 2}]}}
+    spec = source(kafka, topic, seek, outOfRange=policy)
+    async with listening(CONNECTOR, spec, name=f"shop.{topic}.f") as running:
+        await eventually(lambda: "OffsetOutOfRange" in running.report.states, "what is told")
+        assert await last_of(kafka, topic, running) == got
+
+
+async def test_a_seek_of_a_pattern_moves_every_topic_that_is_there(
+    kafka: Kafka, topic: str
+) -> None:
+    await tools.create_topic(kafka.broker, f"{topic}-other")
+    await tools.produce(kafka.broker, f"{topic}-other", [b"a", b"b", b"c"])
+    shape = {"topicPattern": f"{topic}(-other)?", "brokers": [kafka.broker]}
+    seek = {"id": "a", "to": "Earliest"}
+    spec = KafkaSource.model_validate(shape | {"seek": seek})
+    done = await sought(spec, topic)
+    assert done.seeks[0].positions == f"{topic}:0:0,{topic}-other:0:0"
+    async with listening(CONNECTOR, spec, name=f"shop.{topic}.f") as running:
+        await running.accepted(13)
 
 
 async def test_an_id_that_is_taken_out_and_put_in_again_is_done_already(
@@ -156,6 +204,51 @@ async def test_a_partition_added_after_the_seek_is_read_from_its_first_record(
         await running.accepted(1)
         assert running.emit.data() == [b"early"]
         assert running.report.seeks[-1].positions == "0:10,1:0"
+
+
+async def test_what_was_fetched_before_a_partition_was_sought_is_not_delivered(
+    kafka: Kafka,
+) -> None:
+    topic = f"sought-{next(_numbers)}"
+    await tools.create_topic(kafka.broker, topic, 2)
+    for partition in range(2):
+        await tools.produce(
+            kafka.broker, topic, [b"%d" % n for n in range(10)], partition=partition
+        )
+    old = FakeEmit()
+
+    async def half(event: Event) -> None:
+        if int(event.data) >= 5:
+            await old.retry_for_ever()
+
+    old.handle = half
+    name = f"shop.{topic}.f"
+    async with listening(CONNECTOR, source(kafka, topic), name=name, emit=old) as before:
+        await before.accepted(10)
+        spec = source(kafka, topic, {"id": "a", "to": "Earliest"})
+        async with listening(CONNECTOR, spec, name=name) as after:
+            await after.accepted(10)
+            own = int(after.emit.begun[0].id[0])
+            # It takes the other partition over while it waits for records of its own.
+            async with asyncio.TaskGroup() as tasks:
+                flow = tasks.create_task(trickle(kafka, topic, own))
+                await before.stop()
+                other = f"{1 - own}:"
+                await eventually(
+                    lambda: any(event.id == f"{other}9" for event in after.emit.accepted),
+                    "the last record of the partition that it took over",
+                )
+                flow.cancel()
+    got = [int(event.data) for event in after.emit.begun if event.id.startswith(other)]
+    assert got == list(range(10))
+
+
+async def trickle(kafka: Kafka, topic: str, partition: int) -> None:
+    """A record now and then, until cancelled."""
+    async with tools.producer(kafka.broker) as producer:
+        while True:
+            await producer.send_and_wait(topic, b"0", partition=partition)
+            await asyncio.sleep(0.05)
 
 
 def with_seek(stream: Stream, name: str, seek: Any, **spec: Any) -> dict[str, Any]:

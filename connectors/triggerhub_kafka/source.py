@@ -135,7 +135,10 @@ class Seek(SourceModel):
         description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
         "choose another."
     )
-    to: Literal["Latest", "Earliest"] | StartAt = Field(description="Where to, as in startFrom.")
+    to: Literal["Latest", "Earliest"] | StartAt = Field(
+        description="Where to, as in startFrom; partitions that offsets do not name stay where "
+        "they are."
+    )
 
 
 class ReplyTo(SourceModel):

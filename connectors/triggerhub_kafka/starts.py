@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 from triggerhub_kafka.client import Consumer
 from triggerhub_kafka.notes import Note, Seek, read_note
@@ -76,7 +77,7 @@ async def find_starts(
     begin = await consumer.beginning_offsets(list(young)) if young else {}
     begin |= await positions(consumer, fresh - young - sought, source.start_from)
     if seek is not None:
-        begin |= await positions(consumer, sought, seek.to)
+        begin |= await _sought(consumer, sought, source, seek.to, entries)
         now = int(time.time())
         notes |= {
             at: notes[at].sought(Seek(seek.id, now, begin[at])) for at in (*sought, *young)
@@ -105,6 +106,22 @@ def _notes(
     for at, note in found.items():
         began[at.topic] = min(note.width, began[at.topic])
     return {at: replace(found.get(at, Note(0)), width=began[at.topic], choice="") for at in known}
+
+
+async def _sought(
+    consumer: Consumer,
+    partitions: set[TopicPartition],
+    source: KafkaSource,
+    to: Literal["Latest", "Earliest"] | StartAt,
+    entries: Mapping[TopicPartition, OffsetAndMetadata],
+) -> dict[TopicPartition, int]:
+    """Where a seek leads. Those that its offsets do not name stay where they are."""
+    named = partitions
+    if isinstance(to, StartAt) and to.offsets is not None:
+        named = {at for at in partitions if to.offset(at.topic, at.partition) is not None}
+    begin = {at: entries[at].offset for at in partitions - named if at in entries}
+    begin |= await positions(consumer, partitions - named - begin.keys(), source.start_from)
+    return begin | await positions(consumer, named, to)
 
 
 async def positions(

@@ -166,9 +166,12 @@ async def test_the_live_stream_keeps_what_waits_when_a_replay_is_ended() -> None
         )
         replaying = asyncio.create_task(it.replay())
         await asyncio.sleep(60)
+        loop = asyncio.get_running_loop()
         replaying.cancel()
+        ended = loop.time()
         await asyncio.wait([replaying])
         assert replaying.cancelled()
+        assert loop.time() - ended < 1.0, "what waits between attempts is given back at once"
         assert not live.done()
         assert it.conserved()
         assert it.dispatcher.link(NAME).tally.in_flight == 1
