@@ -41,6 +41,7 @@ class FakeEmit:
 
     def __init__(self, handle: Handle | None = None) -> None:
         self.handle = handle
+        self.outcome = ACCEPTED
         self.begun: list[Event] = []
         self.accepted: list[Event] = []
         self._released: asyncio.Future[None] | None = None
@@ -50,7 +51,7 @@ class FakeEmit:
         if self.handle is not None:
             await self.handle(event)
         self.accepted.append(event)
-        return ACCEPTED
+        return self.outcome
 
     def release(self) -> None:
         if self._released is not None and not self._released.done():

@@ -389,6 +389,8 @@ class Nats:
     def __init__(self, folder: Path, settings: str = "", *, jetstream: bool = True) -> None:
         needs("nats-server")
         self.port = free_port()
+        self.monitor = free_port()
+        """Of its HTTP monitoring."""
         self._configuration = folder / "nats.conf"
         self._store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}' if jetstream else ""
         self.configure(settings)
@@ -402,7 +404,8 @@ class Nats:
     def configure(self, settings: str) -> None:
         """Settings that hold from the next start."""
         self._configuration.write_text(
-            f"host: 127.0.0.1\nport: {self.port}\n{self._store}\n{settings}\n"
+            f"host: 127.0.0.1\nport: {self.port}\nhttp: 127.0.0.1:{self.monitor}\n"
+            f"{self._store}\n{settings}\n"
         )
 
     def start(self) -> None:

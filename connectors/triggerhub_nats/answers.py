@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import nats.errors
 
 from triggerhub.event import Outcome, Reply, Settled
+from triggerhub_nats.client import heed
 from triggerhub_nats.connection import Connection
 
 log = logging.getLogger("triggerhub.nats")
@@ -94,9 +95,9 @@ class Answers:
                 continue
             try:
                 try:
-                    await client.publish(reply, data, headers=dict(headers))
+                    await heed(client.publish(reply, data, headers=dict(headers)))
                 except nats.errors.MaxPayloadError:
                     text = f"the answer has {len(data)} bytes, NATS takes {client.max_payload}"
-                    await client.publish(reply, b"", headers=dict(failure(502, text)[1]))
+                    await heed(client.publish(reply, b"", headers=dict(failure(502, text)[1])))
             except (nats.errors.Error, OSError) as error:
                 log.debug("nats.answer_failed error=%r", error)

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client as NATSClient
 from nats.aio.msg import Msg
 
 from triggerhub_nats.access import Access
+
+T = TypeVar("T")
 
 log = logging.getLogger("triggerhub.nats")
 
@@ -47,6 +49,18 @@ class Refusal(nats.errors.Error):
         self.number = number
 
 
+async def heed(work: Awaitable[T]) -> T:
+    """Await what is nats-py's, and be cancelled where that came meanwhile: nats-py swallows it here
+    and there, as does ``asyncio.wait_for`` of Python 3.11, which it uses."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    result = await work
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
+
+
 class Client(NATSClient):
     """A connection to one server. Not used again after it ended."""
 
@@ -71,7 +85,7 @@ class Client(NATSClient):
         options = dict(self._access.options)
         if self._access.context is not None:
             options["tls"] = self._access.context
-        await self.connect(
+        await heed(self.connect(
             servers=[server],
             name="triggerhub",
             error_cb=self._told,
@@ -81,7 +95,7 @@ class Client(NATSClient):
             # Whether the server answers is asked by ``watch``, which also hears no answer at all.
             ping_interval=_NEVER,
             **options,
-        )
+        ))  # fmt: skip
         if not self.is_connected:
             # It said neither yes nor no, as one that closes the connection after TLS.
             raise nats.errors.Error("the server closed the connection")
@@ -93,7 +107,7 @@ class Client(NATSClient):
         while not self.lost.is_set():
             try:
                 async with asyncio.timeout(_ANSWER_WITHIN):
-                    await self.flush()
+                    await heed(self.flush())
             except (TimeoutError, OSError, nats.errors.Error):
                 break
             try:
@@ -111,7 +125,8 @@ class Client(NATSClient):
         before = len(self._denials)
         payload = b"" if request is None else json.dumps(request).encode()
         try:
-            answer = await self.request(f"$JS.API.{subject}", payload, timeout=_ASK_WITHIN)
+            asking = self.request(f"$JS.API.{subject}", payload, timeout=_ASK_WITHIN)
+            answer = await heed(asking)
         except nats.errors.TimeoutError:
             self._check_denials(before)
             raise
@@ -126,8 +141,8 @@ class Client(NATSClient):
         """Subscribe, ``take`` being called with each message; returns nats-py's subscription once
         the server has it. Raises Denied, TimeoutError, and nats.errors.Error."""
         before = len(self._denials)
-        made = await self.subscribe(subject, queue=queue, cb=take)
-        await self.flush()
+        made = await heed(self.subscribe(subject, queue=queue, cb=take))
+        await heed(self.flush())
         self._check_denials(before)
         return made
 
@@ -137,7 +152,7 @@ class Client(NATSClient):
         for line in lines:
             self._pending.append(line)
             self._pending_data_size += len(line)
-        await self._flush_pending()
+        await heed(self._flush_pending())
 
     async def end(self) -> None:
         """Close, within a few seconds whatever the server does."""

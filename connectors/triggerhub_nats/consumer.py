@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from triggerhub.connector import Subscription
@@ -34,9 +35,9 @@ class Consumer:
 
     stream: str
     name: str
-    stream_born: str
-    """When the stream was created, in the server's words: another time, another stream."""
-    born: str
+    stream_born: datetime
+    """When the stream was created: another time, another stream."""
+    born: datetime
     """When the consumer was."""
     ack_wait: float
     """Seconds."""
@@ -46,6 +47,19 @@ class Consumer:
     """Messages that are not settled yet."""
     made: bool = False
     """It was created just now."""
+
+    def of_one_stream(self, other: Consumer) -> bool:
+        """Both are consumers of the very same stream."""
+        return _at_once(self.stream_born, other.stream_born)
+
+    def is_same(self, other: Consumer) -> bool:
+        """Both are the very same consumer."""
+        return self.of_one_stream(other) and _at_once(self.born, other.born)
+
+
+def _at_once(one: datetime, other: datetime) -> bool:
+    # The server tells a slightly later time when it has read its files again.
+    return abs((one - other).total_seconds()) < 0.1
 
 
 def durable_of(subscription: Subscription[NATSSource]) -> str:
@@ -74,7 +88,7 @@ async def bind(
     source = subscription.source
     assert source.stream is not None
     stream, name = source.stream, durable_of(subscription)
-    born = (await client.ask(f"STREAM.INFO.{stream}"))["created"]
+    born = _time((await client.ask(f"STREAM.INFO.{stream}"))["created"])
     found = await _find(client, stream, name)
     made = False
     if found is None:
@@ -118,19 +132,23 @@ async def _find(client: Client, stream: str, name: str) -> Any:
         raise
 
 
-def _read(found: Mapping[str, Any], stream: str, name: str, born: str, made: bool) -> Consumer:
+def _read(found: Mapping[str, Any], stream: str, name: str, born: datetime, made: bool) -> Consumer:
     config = found["config"]
     waits = [config.get("ack_wait") or 30_000_000_000, *(config.get("backoff") or ())]
     return Consumer(
         stream=stream,
         name=name,
         stream_born=born,
-        born=found["created"],
+        born=_time(found["created"]),
         ack_wait=min(waits) / 1e9,
         floor=found["ack_floor"]["stream_seq"],
         waiting=found["num_pending"] + found["num_ack_pending"],
         made=made,
     )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _wanted(subscription: Subscription[NATSSource], name: str) -> dict[str, Any]:
@@ -153,8 +171,10 @@ def _wanted(subscription: Subscription[NATSSource], name: str) -> dict[str, Any]
     return config
 
 
-def _start(source: NATSSource, born: str, before: Consumer | None, awaited: bool) -> dict[str, Any]:
-    if awaited or (before is not None and before.stream_born != born):
+def _start(
+    source: NATSSource, born: datetime, before: Consumer | None, awaited: bool
+) -> dict[str, Any]:
+    if awaited or (before is not None and not _at_once(before.stream_born, born)):
         return {"deliver_policy": "all"}
     if before is not None:
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": before.floor + 1}

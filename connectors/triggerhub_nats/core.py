@@ -17,7 +17,7 @@ from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome, Request
 from triggerhub.window import Window
 from triggerhub_nats.answers import Answers, answer_of
-from triggerhub_nats.client import Client
+from triggerhub_nats.client import Client, heed
 from triggerhub_nats.connection import Connection
 from triggerhub_nats.decode import Place, event_of
 from triggerhub_nats.health import Health
@@ -175,7 +175,7 @@ class CoreListener:
         try:
             async with asyncio.timeout(_LEAVE_WITHIN):
                 for subscription in made:
-                    await subscription.drain()
+                    await heed(subscription.drain())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             log.debug("nats.unsubscribe_failed error=%r", error)
         try:
@@ -194,7 +194,7 @@ class CoreListener:
             async with asyncio.timeout(_LEAVE_WITHIN):
                 await self._answers.send()
                 if client is not None and not client.gone:
-                    await client.flush()
+                    await heed(client.flush())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             log.debug("nats.last_answers_failed error=%r", error)
 

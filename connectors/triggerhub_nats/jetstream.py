@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome, Settled
 from triggerhub.window import Window
-from triggerhub_nats.client import Client
+from triggerhub_nats.client import Client, heed
 from triggerhub_nats.connection import Connection
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import Place, event_of
@@ -168,7 +168,7 @@ class JetStreamListener:
             found = await look(client, self._consumer)
         except _PROBLEMS as error:
             raise Forgotten(str(error)) from error
-        if found is None or found.born != self._consumer.born:
+        if found is None or not found.is_same(self._consumer):
             raise Forgotten("the consumer is gone")
         self._consumer = found
         self._subscription.report.lag(found.waiting)
@@ -176,12 +176,12 @@ class JetStreamListener:
     def _found(self, consumer: Consumer) -> None:
         """Take a consumer for the one that is read."""
         before = self._consumer
-        if before is not None and before.stream_born != consumer.stream_born:
+        if before is not None and not consumer.of_one_stream(before):
             # Another stream of the same name: what is held is of the one that is gone.
             log.warning("nats.stream_recreated stream=%s", self._stream)
             self._held = Held()
             self._come.clear()
-        elif before is not None and before.born != consumer.born:
+        elif before is not None and not consumer.is_same(before):
             log.warning(
                 "nats.consumer_recreated stream=%s consumer=%s here=%s",
                 self._stream, consumer.name, consumer.made,
@@ -300,13 +300,13 @@ class JetStreamListener:
         try:
             async with asyncio.timeout(_GIVE_BACK_WITHIN):
                 await self._write(client)
-                await self._taker.drain()  # with it comes what was on its way
+                await heed(self._taker.drain())  # with it comes what was on its way
                 if self._consumer is not None:
                     # The server then drops our requests, which nobody hears any longer. With one of
                     # them there, the first to come again would come after the others.
                     await look(client, self._consumer)
                 self._held.give_back()
                 await self._write(client)
-                await client.flush()
+                await heed(client.flush())
         except (TimeoutError, OSError, nats.errors.Error) as error:
             log.info("nats.give_back_failed stream=%s error=%r", self._stream, error)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from triggerhub_nats.client import Client
+from triggerhub_nats.client import Client, heed
 from triggerhub_nats.consumer import Consumer
 
 _EXPIRES = 30.0
@@ -82,4 +82,5 @@ class Pull:
             "expires": int(_EXPIRES * 1e9),
             "idle_heartbeat": int(_HEARTBEAT * 1e9),
         }
-        await self._client.publish(self._subject, json.dumps(request).encode(), self._inbox)
+        payload = json.dumps(request).encode()
+        await heed(self._client.publish(self._subject, payload, self._inbox))
