@@ -110,9 +110,11 @@ class Listening:
     async def connected(self, within: float = 30.0) -> None:
         await self.state("Connected", within)
 
-    async def state(self, state: str, within: float = 30.0) -> None:
+    async def state(self, state: str, within: float = 30.0, *, ends: bool = False) -> None:
+        """``ends``: the listener may have raised."""
+
         def reached() -> bool:
-            if self.task.done():
+            if self.task.done() and not ends:
                 self.task.result()
             return self.report.state == state
 

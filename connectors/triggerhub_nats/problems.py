@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import nats.errors
 
-from triggerhub_nats.client import Denied, NotEncrypted, Refusal
+from triggerhub_nats.client import Denied, HungUp, NotEncrypted, Refusal
 
 
 class Problem(NamedTuple):
@@ -43,11 +43,11 @@ def explain(error: Exception, server: str) -> Problem:
         return Problem("TLSFailed", f"{server}: TLS failed: {said}")
     if isinstance(error, nats.errors.AuthorizationError) or said.lower().startswith(_LOGIN):
         return Problem("AuthenticationFailed", f"{server} refuses the login: {said}")
-    if "closed the connection" in said or "empty response" in said:
+    if isinstance(error, HungUp) and error.encrypted:
         return Problem(
-            "ServerUnreachable",
-            f"{server} closes the connection: perhaps another port, TLS or a client certificate "
-            "is wanted",
+            "TLSFailed",
+            f"{server} closes the connection: it does not take the hub's certificate, or lack of "
+            "one",
         )
     if isinstance(error, TimeoutError):
         said = "no answer in time"
