@@ -188,7 +188,7 @@ class Security(SourceModel):
     credentials: Reference | None = Field(
         default=None,
         description="Log in with a JWT and the NKey that belongs to it: a credentials file, as "
-        "`nsc generate creds` writes it.",
+        "nsc generate creds writes it.",
     )
 
 
@@ -228,8 +228,7 @@ def _with_a_stream(source: NATSSource) -> str:
 
 
 class NATSSource(SourceModel):
-    """Messages of a JetStream stream, read by a durable consumer; or, without ``stream``, of
-    core subjects as they pass."""
+    """Messages of a JetStream stream, or, without one, of core subjects as they pass."""
 
     short_names = ("nt",)
     source_column = ("stream", "subject", "subjects")
