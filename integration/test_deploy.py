@@ -439,7 +439,8 @@ def test_the_api_server_accepts_what_options_render(
 
 def test_options_say_what_they_mean() -> None:
     found = by_name(charted("--set=admin.existingSecret=mine", "--set=kafka.brokers=k:9092",
-                            "--set=nats.servers=n:4222", "--set=networkPolicy.enabled=false"))  # fmt: skip
+                            "--set=nats.servers=n:4222",
+                            "--set=networkPolicy.enabled=false"))  # fmt: skip
     assert not {name for name in found if name.startswith(("Secret", "NetworkPolicy"))}
     pod = found["StatefulSet triggerhub"]["spec"]["template"]["spec"]
     env = {one["name"]: one for one in pod["containers"][0]["env"]}

@@ -22,8 +22,13 @@ class _Message:
     """When the server last heard that it is under way; monotonic."""
 
 
+Key = tuple[int, int]
+"""A message's sequence in the stream and the time at which the stream took it, in ns. A server that
+is killed may lose its last messages and give their sequences to others."""
+
+
 class Held:
-    """By the sequence in the stream.
+    """By sequence and time.
 
     The server brings a message again when it heard nothing of it for the ack wait: because it, or
     the connection, was away, or because an ack was lost with them. What is under way here is not
@@ -35,46 +40,46 @@ class Held:
         """Bytes of what is open."""
         self.unsaid: list[bytes] = []
         """Lines of the protocol that the server has not been sent yet."""
-        self.unconfirmed: dict[int, tuple[str, bytes]] = {}
-        self._open: dict[int, _Message] = {}
-        self._settled: dict[int, bytes] = {}
-        self._order: deque[int] = deque()
+        self.unconfirmed: dict[Key, tuple[str, bytes]] = {}
+        self._open: dict[Key, _Message] = {}
+        self._settled: dict[Key, bytes] = {}
+        self._order: deque[Key] = deque()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def take(self, sequence: int, reply: str, size: int) -> bool:
+    def take(self, key: Key, reply: str, size: int) -> bool:
         """A message came. False: it is here already, or was settled; the server hears of that."""
-        if sequence in self._open:
-            self._open[sequence].reply = reply
+        if key in self._open:
+            self._open[key].reply = reply
             self.say(reply, IN_PROGRESS)
             return False
-        word = self._settled.get(sequence)
+        word = self._settled.get(key)
         if word is not None:
             self.say(reply, word)
             return False
-        self._open[sequence] = _Message(reply, size, time.monotonic())
+        self._open[key] = _Message(reply, size, time.monotonic())
         self.size += size
         return True
 
-    def settle(self, sequence: int, word: bytes, inbox: str | None) -> None:
+    def settle(self, key: Key, word: bytes, inbox: str | None) -> None:
         """Its outcome is known. ``inbox``: where the server is to confirm that it heard."""
-        message = self._open.pop(sequence)
+        message = self._open.pop(key)
         self.size -= message.size
-        self._settled[sequence] = word
-        self._order.append(sequence)
+        self._settled[key] = word
+        self._order.append(key)
         if len(self._order) > _REMEMBERED:
             self._settled.pop(self._order.popleft(), None)
         if inbox is None:
             self.say(message.reply, word)
         else:
-            self.unconfirmed[sequence] = message.reply, word
-            self.say(message.reply, word, f"{inbox}.{sequence}")
+            self.unconfirmed[key] = message.reply, word
+            self.say(message.reply, word, _confirmation(inbox, key))
 
     def repeat(self, inbox: str) -> None:
         """Say again what the server has not confirmed."""
-        for sequence, (reply, word) in self.unconfirmed.items():
-            self.say(reply, word, f"{inbox}.{sequence}")
+        for key, (reply, word) in self.unconfirmed.items():
+            self.say(reply, word, _confirmation(inbox, key))
 
     def say(self, reply: str, word: bytes, confirm: str = "") -> None:
         """To the server, with the next write."""
@@ -92,8 +97,8 @@ class Held:
 
     def give_back(self) -> None:
         """All that is open, the oldest first: in this order the server brings it again."""
-        for sequence in sorted(self._open):
-            self.say(self._open[sequence].reply, NAK)
+        for key in sorted(self._open):
+            self.say(self._open[key].reply, NAK)
         self._open.clear()
         self.size = 0
 
@@ -102,3 +107,13 @@ class Held:
         self._settled.clear()
         self._order.clear()
         self.unconfirmed.clear()
+
+
+def _confirmation(inbox: str, key: Key) -> str:
+    return f"{inbox}.{key[0]}-{key[1]}"
+
+
+def confirmed(token: str) -> Key:
+    """What a confirmation is for, by the last word of its subject."""
+    sequence, _, stamp = token.partition("-")
+    return int(sequence), int(stamp)

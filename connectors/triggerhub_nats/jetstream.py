@@ -20,7 +20,7 @@ from triggerhub_nats.connection import Connection
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import Place, event_of
 from triggerhub_nats.health import Health
-from triggerhub_nats.held import ACK, TERM, Held
+from triggerhub_nats.held import ACK, TERM, Held, Key, confirmed
 from triggerhub_nats.problems import ListenError, explain_jetstream
 from triggerhub_nats.pull import Forgotten, Pull
 from triggerhub_nats.source import KeyHeader, NATSSource
@@ -57,7 +57,7 @@ class JetStreamListener:
         self._inbox: str | None = None
         self._taker: Any = None
         self._pull: Pull | None = None
-        self._come: deque[tuple[int, Event]] = deque()
+        self._come: deque[tuple[Key, Event]] = deque()
         self._some = asyncio.Event()
         """Something came, or there is room again."""
         self._news = asyncio.Event()
@@ -211,7 +211,7 @@ class JetStreamListener:
         if not reply:
             last = message.subject.rpartition(".")[2]
             if last != "pull":
-                self._held.unconfirmed.pop(int(last), None)
+                self._held.unconfirmed.pop(confirmed(last), None)
             elif pull is not None:
                 pull.status(message)
                 self._news.set()
@@ -221,9 +221,9 @@ class JetStreamListener:
         tokens = reply.split(".")
         # $JS.ACK.<stream>.<consumer>.…, or with a domain and an account after ACK.
         delivered, sequence, _, stamp, _ = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
-        number = int(sequence)
-        if self._held.take(number, reply, len(message.data)):
-            time = datetime.fromtimestamp(int(stamp) / 1e9, UTC)
+        key = int(sequence), int(stamp)
+        if self._held.take(key, reply, len(message.data)):
+            time = datetime.fromtimestamp(key[1] / 1e9, UTC)
             coordinates = {
                 "stream": self._stream, "sequence": sequence, "delivered": delivered,
             }  # fmt: skip
@@ -235,7 +235,7 @@ class JetStreamListener:
                 by=self._by,
                 redelivered=int(delivered) - 1,
             )
-            self._come.append((number, event))
+            self._come.append((key, event))
             self._some.set()
         else:
             self._words.set()
@@ -246,15 +246,15 @@ class JetStreamListener:
         come = self._come
         while True:
             while come:
-                sequence, event = come.popleft()
-                settled = partial(self._settled, self._held, sequence)
+                key, event = come.popleft()
+                settled = partial(self._settled, self._held, key)
                 await window.put(event, settled, self._stream)
             self._some.clear()
             await self._some.wait()
 
-    def _settled(self, held: Held, sequence: int, outcome: Outcome) -> None:
+    def _settled(self, held: Held, key: Key, outcome: Outcome) -> None:
         word = TERM if outcome.settled is Settled.DEAD else ACK
-        held.settle(sequence, word, self._inbox if self._confirm else None)
+        held.settle(key, word, self._inbox if self._confirm else None)
         self._words.set()
         self._news.set()
 

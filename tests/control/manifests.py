@@ -45,8 +45,8 @@ def framed(metadata: Body | None = None, **frame: Any) -> Body:
 
 def rows() -> list[Row]:
     """All, each with a name of its own."""
-    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _nats(), _cron(),
-                _http(), _functions(), _frames())  # fmt: skip
+    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _nats(),
+                _cron(), _http(), _functions(), _frames())  # fmt: skip
     return [row for section in sections for row in section]
 
 

@@ -48,9 +48,7 @@ _GIVING = frozenset(
         "note",
     }
 )
-_LETTERS = frozenset(
-    {"Undecodable", "Rejected", "AttemptsExhausted", "Expired", "Redelivered"}
-)
+_LETTERS = frozenset({"Undecodable", "Rejected", "AttemptsExhausted", "Expired", "Redelivered"})
 
 
 def reasons_in(path: Path) -> set[str]:
