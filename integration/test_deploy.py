@@ -300,6 +300,7 @@ def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
         trigger("HTTPTrigger", "http", "f", {"path": "/x"}),
         trigger("KafkaTrigger", "kafka", "f",
                 {"topic": "t", "brokers": ["127.0.0.1:1"]}),
+        trigger("NATSTrigger", "nats", "f", {"stream": "s", "servers": ["127.0.0.1:1"]}),
         refers("echo", "s", "m"),
     )  # fmt: skip
     for one in ends:

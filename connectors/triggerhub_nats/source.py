@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from triggerhub.connector import Reference, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, expected
@@ -70,6 +70,8 @@ Server = Annotated[str, _SERVER]
 class Start(SourceModel):
     """A sequence or a time."""
 
+    # An API server has no rules for what may also be of another type.
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
     exactly_one = ("sequence", "time")
 
     sequence: int | None = Field(
@@ -244,9 +246,10 @@ class NATSSource(SourceModel):
             _both_subjects,
         ),
         Rule(
-            "has(self.stream) || !(has(self.durable) || has(self.startFrom) || "
-            "has(self.maxAckPending) || self.confirmAcks)",
-            f"expected {', '.join(_STREAMS_ONLY)} only with stream",
+            # An API server's rules cannot see startFrom, which may be of several types.
+            "has(self.stream) || !(has(self.durable) || has(self.maxAckPending) || "
+            "self.confirmAcks)",
+            "expected durable, maxAckPending, confirmAcks only with stream",
             _without_a_stream,
         ),
         Rule(

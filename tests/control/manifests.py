@@ -70,11 +70,14 @@ def differences() -> list[Difference]:
         ({"topic": "a"}, []), ({"topics": ["a", "c"]}, []), ({"topicPattern": "a.*"}, []),
         ({"topic": "b"}, [_at(0, 2, "b")]),
     ]  # fmt: skip
+    start = "NATS: `startFrom` without `stream`"
     at_noon = SOURCES["CronTrigger"]
     return [
         *(Difference(schedule, trigger("CronTrigger", {"schedule": text}), False, True)
           for text in ("0 25 * * *", "0 0 30 2 *", "@fortnightly", "0 0 * * 1-9")),
         Difference(zone, trigger("CronTrigger", at_noon | {"timeZone": "Mars/Base"}), False, True),
+        Difference(start, trigger("NATSTrigger", {"subject": "a", "startFrom": "New"}),
+                   False, True),
         Difference(null, framed({"labels": {"a": None}}), False, True),
         Difference(null, framed({"annotations": {"a": None}}), False, True),
         Difference(name, framed({"name": GONE, "generateName": "a-"}), False, True),
@@ -456,7 +459,7 @@ def _nats() -> Iterator[Row]:
         *(core | {"servers": servers} for servers in (
             [], "a:1", ["http://a:1"], ["nats://"], ["a:0"], ["a:70000"], ["u:p@a:1"], ["a:1,b"])),
         *(core | one for one in (
-            {"durable": "d"}, {"startFrom": "All"}, {"maxAckPending": 5}, {"confirmAcks": True})),
+            {"durable": "d"}, {"maxAckPending": 5}, {"confirmAcks": True})),
         stream | {"queue": "q"}, stream | {"reply": True}, stream | {"durable": "a.b"},
         stream | {"maxAckPending": 0}, stream | {"maxAckPending": "5"},
         *(stream | one for one in _each("startFrom", (
