@@ -87,15 +87,17 @@ class CoreListener:
         try:
             while True:
                 client = await self._reach()
+                made.clear()
                 try:
-                    made = [
-                        await client.listen(subject, partial(self._take, subject), self._queue)
-                        for subject in self._subscription.source.subject_names
-                    ]
+                    for subject in self._subscription.source.subject_names:
+                        take = partial(self._take, subject)
+                        made.append(await client.listen(subject, take, self._queue))
                     await self._watch(client)
                 except (nats.errors.Error, OSError) as error:
                     if not client.gone:
                         self._health.wrong(explain_core(error))
+                        for one in made:
+                            await heed(one.unsubscribe())
                         await asyncio.sleep(_TRY_EVERY)
         finally:
             await self._drain(made, emitting)
