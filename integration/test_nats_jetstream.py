@@ -283,14 +283,16 @@ class TestTrouble:
             if event.data == b"2":
                 await gate.wait()
 
-        await tools.publish(nats.server, f"{orders}.a", b"1")
-        await tools.publish(nats.server, f"{orders}.b", b"2")
-        await tools.publish(nats.server, f"{orders}.c", b"3")
-        async with listen(nats, orders, handle=slow) as running:
+        async with listen(nats, orders, "New", handle=slow) as running:
+            await running.connected()
+            await tools.publish(nats.server, f"{orders}.a", b"1")
+            await tools.publish(nats.server, f"{orders}.b", b"2")
+            await tools.publish(nats.server, f"{orders}.c", b"3")
             await running.accepted(2)
             async with tools.jetstream(nats.server) as context:
                 await context.delete_consumer(orders, durable(orders))
-            await tools.publish(nats.server, f"{orders}.c", b"4")
+                # Before it is made again: a new one that began with what is new would miss it.
+                await context.publish(f"{orders}.c", b"4")
             await running.accepted(3)
             gate.set()
             await running.accepted(4)
