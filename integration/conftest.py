@@ -11,7 +11,7 @@ import yaml
 
 from integration.kubernetes import ApiServer, Cluster
 from integration.room import Room
-from integration.servers import Kafka
+from integration.servers import Kafka, Nats
 
 ROOT = Path(__file__).parents[1]
 CRDS = ROOT / "crds"
@@ -23,6 +23,17 @@ _RIGHTS = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole",
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Apache Kafka, started."""
     server = Kafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """nats-server with JetStream, started."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
     try:
         server.start()
         yield server

@@ -41,6 +41,7 @@ class FakeEmit:
 
     def __init__(self, handle: Handle | None = None) -> None:
         self.handle = handle
+        self.outcome = ACCEPTED
         self.begun: list[Event] = []
         self.accepted: list[Event] = []
         self._released: asyncio.Future[None] | None = None
@@ -50,7 +51,7 @@ class FakeEmit:
         if self.handle is not None:
             await self.handle(event)
         self.accepted.append(event)
-        return ACCEPTED
+        return self.outcome
 
     def release(self) -> None:
         if self._released is not None and not self._released.done():
@@ -109,9 +110,11 @@ class Listening:
     async def connected(self, within: float = 30.0) -> None:
         await self.state("Connected", within)
 
-    async def state(self, state: str, within: float = 30.0) -> None:
+    async def state(self, state: str, within: float = 30.0, *, ends: bool = False) -> None:
+        """``ends``: the listener may have raised."""
+
         def reached() -> bool:
-            if self.task.done():
+            if self.task.done() and not ends:
                 self.task.result()
             return self.report.state == state
 

@@ -29,7 +29,7 @@ from triggerhub.control.plugins import Kind
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "triggerhub"
 ACCOUNT = "system:serviceaccount:triggerhub:triggerhub"
-KINDS = ("crontriggers", "httptriggers", "kafkatriggers", "echotriggers")
+KINDS = ("crontriggers", "httptriggers", "kafkatriggers", "natstriggers", "echotriggers")
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "Namespace"}
 POLICY = {
     "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
@@ -300,6 +300,7 @@ def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
         trigger("HTTPTrigger", "http", "f", {"path": "/x"}),
         trigger("KafkaTrigger", "kafka", "f",
                 {"topic": "t", "brokers": ["127.0.0.1:1"]}),
+        trigger("NATSTrigger", "nats", "f", {"stream": "s", "servers": ["127.0.0.1:1"]}),
         refers("echo", "s", "m"),
     )  # fmt: skip
     for one in ends:
@@ -415,7 +416,8 @@ def test_a_bad_value_is_refused_in_words(option: str, complaint: str) -> None:
         (),
         ("--skip-tests=false",),
         ("--set=scope=Namespace",),
-        ("--set=admin.existingSecret=token", "--set=kafka.brokers=k-0:9092\\,k-1:9092"),
+        ("--set=admin.existingSecret=token", "--set=kafka.brokers=k-0:9092\\,k-1:9092",
+         "--set=nats.servers=n:4222"),
         ("--set=networkPolicy.enabled=false", "--set=replicas=3", "--set=image.tag=1.2.3"),
         ("--set=networkPolicy.monitoringNamespace=", "--set=storage.className=fast"),
         ("--set=serviceMonitor.enabled=true", "--set=serviceMonitor.labels.release=prometheus"),
@@ -438,11 +440,13 @@ def test_the_api_server_accepts_what_options_render(
 
 def test_options_say_what_they_mean() -> None:
     found = by_name(charted("--set=admin.existingSecret=mine", "--set=kafka.brokers=k:9092",
+                            "--set=nats.servers=n:4222",
                             "--set=networkPolicy.enabled=false"))  # fmt: skip
     assert not {name for name in found if name.startswith(("Secret", "NetworkPolicy"))}
     pod = found["StatefulSet triggerhub"]["spec"]["template"]["spec"]
     env = {one["name"]: one for one in pod["containers"][0]["env"]}
     assert env["TRIGGERHUB_KAFKA_BROKERS"]["value"] == "k:9092"
+    assert env["TRIGGERHUB_NATS_SERVERS"]["value"] == "n:4222"
     assert env["TRIGGERHUB_ADMIN_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "mine"
     assert pod["volumes"][0]["secret"]["secretName"] == "mine"
 

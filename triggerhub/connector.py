@@ -406,7 +406,7 @@ class LetterBox(Protocol[S_contra]):
 
 class Replier(Protocol[S_contra]):
     """A connector whose system takes the functions' answers may also be this. Its model then has
-    a field ``reply``, None where the user does not want that."""
+    a field ``reply``, a ``SourceModel`` that says where to, or None."""
 
     async def reply(self, subscription: Subscription[S_contra], event: Event, reply: Reply) -> None:
         """Write the function's answer to this event: 2xx, with a body. Returns once it is safe;

@@ -77,6 +77,10 @@ class Event:
     fault: str | None = None
     """Set: the source could not make sense of the record. It is never sent; it becomes a dead
     letter with this reason."""
+    redelivered: int = 0
+    """How often the source brought it before without hearing of an outcome, where it counts: each
+    time the delivery failed for a while, was given back, or ended with its process. So it is no
+    count of failed attempts; see ``Course``."""
 
 
 @value(frozen=True, slots=True)

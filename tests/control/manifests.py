@@ -12,6 +12,7 @@ SOURCES: dict[str, Body] = {
     "CronTrigger": {"schedule": "*/5 * * * *"},
     "HTTPTrigger": {},
     "KafkaTrigger": {"topic": "orders"},
+    "NATSTrigger": {"stream": "orders"},
 }
 CODE: Body = {"runtime": "python", "handler": "main.handle", "inline": {"main.py": "x = 1\n"}}
 TIME = "2026-01-31T08:00:00Z"
@@ -44,8 +45,8 @@ def framed(metadata: Body | None = None, **frame: Any) -> Body:
 
 def rows() -> list[Row]:
     """All, each with a name of its own."""
-    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _cron(),
-                _http(), _functions(), _frames())  # fmt: skip
+    sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _nats(),
+                _cron(), _http(), _functions(), _frames())  # fmt: skip
     return [row for section in sections for row in section]
 
 
@@ -69,11 +70,14 @@ def differences() -> list[Difference]:
         ({"topic": "a"}, []), ({"topics": ["a", "c"]}, []), ({"topicPattern": "a.*"}, []),
         ({"topic": "b"}, [_at(0, 2, "b")]),
     ]  # fmt: skip
+    start = "NATS: `startFrom` without `stream`"
     at_noon = SOURCES["CronTrigger"]
     return [
         *(Difference(schedule, trigger("CronTrigger", {"schedule": text}), False, True)
           for text in ("0 25 * * *", "0 0 30 2 *", "@fortnightly", "0 0 * * 1-9")),
         Difference(zone, trigger("CronTrigger", at_noon | {"timeZone": "Mars/Base"}), False, True),
+        Difference(start, trigger("NATSTrigger", {"subject": "a", "startFrom": "New"}),
+                   False, True),
         Difference(null, framed({"labels": {"a": None}}), False, True),
         Difference(null, framed({"annotations": {"a": None}}), False, True),
         Difference(name, framed({"name": GONE, "generateName": "a-"}), False, True),
@@ -422,6 +426,53 @@ def _security() -> Iterator[Row]:
         [topic | one for one in _each("schemaRegistry", yes)],
         [topic | one for one in _each("schemaRegistry", no)],
     )
+
+
+def _nats() -> Iterator[Row]:
+    kept = {"secretRef": {"name": "nats", "key": "some.key"}}
+    core: Body = {"subject": "a"}
+    stream: Body = {"stream": "a"}
+    yes: list[Body] = [
+        *({"subject": subject} for subject in (
+            ">", "*", "a.>", "*.b", "a.*.c.>", "a-b_c.d/e:$F", "größe.量", "a" * 255)),
+        {"subjects": ["a", "b.*"]}, {"subject": "a", "subjects": None, "stream": None},
+        *({"stream": name} for name in ("ORDERS", "a-b_c$", "ö", "a" * 255)),
+        stream | {"subject": "a.*"}, stream | {"subjects": ["a", "b"]},
+        *(core | {"servers": [server]} for server in (
+            "nats.example", "nats.example:4222", "nats://a:1", "tls://[::1]:4222", "127.0.0.1")),
+        *(stream | one for one in _each("startFrom", (
+            "All", "New", "Last", None, {"sequence": 1}, {"time": TIME}))),
+        stream | {"durable": "d-1", "maxAckPending": 1, "confirmAcks": True},
+        stream | {"confirmAcks": False, "reply": False},
+        core | {"queue": "q.1", "reply": True}, core | {"key": "Subject"},
+        core | {"key": {"header": "X-Key"}},
+        *(core | one for one in _each("security", (
+            {"tls": {}}, {"token": kept}, {"nkey": kept, "tls": {"ca": kept}},
+            {"credentials": {"env": "C"}}, {"user": {"name": "u", "password": kept}},
+            {"user": {"name": kept, "password": kept}}))),
+    ]  # fmt: skip
+    no: list[Body] = [
+        {}, {"subject": None}, {"subject": "a", "subjects": ["b"]}, {"subjects": []},
+        *({"subject": subject} for subject in (
+            "", ".", "a.", ".a", "a..b", ">.a", "a>", "a*", "a b", "a\n", "a" * 256, 1)),
+        *({"stream": name} for name in ("", "a.b", "a b", "*", ">", "a/b", "a\\b", "a" * 256)),
+        *(core | {"servers": servers} for servers in (
+            [], "a:1", ["http://a:1"], ["nats://"], ["a:0"], ["a:70000"], ["u:p@a:1"], ["a:1,b"])),
+        *(core | one for one in (
+            {"durable": "d"}, {"maxAckPending": 5}, {"confirmAcks": True})),
+        stream | {"queue": "q"}, stream | {"reply": True}, stream | {"durable": "a.b"},
+        stream | {"maxAckPending": 0}, stream | {"maxAckPending": "5"},
+        *(stream | one for one in _each("startFrom", (
+            "all", "Earliest", {}, {"sequence": 0}, {"sequence": "1"}, {"time": "today"},
+            {"sequence": 1, "time": TIME}, {"time": "2026-02-30T08:00:00Z"}, 5))),
+        *(core | one for one in _each("key", ("Header", {}, {"header": ""}, {"header": "a b"}))),
+        *(core | one for one in _each("security", (
+            {}, {"tls": None}, {"token": kept, "nkey": kept}, {"token": "t0ken"},
+            {"user": {"name": "u"}}, {"user": {"name": "", "password": kept}},
+            {"user": {"name": "u", "password": kept}, "credentials": kept},
+            {"tls": {"certificate": kept}}, {"tls": {"insecure": True}}))),
+    ]  # fmt: skip
+    yield from _of("NATSTrigger", yes, no)
 
 
 def _cron() -> Iterator[Row]:

@@ -20,8 +20,13 @@ from triggerhub.control.status import TriggerStatus, status_of
 from triggerhub.delivery.target import Problem
 
 
+class Replies(SourceModel):
+    topic: str
+
+
 class Source(SourceModel):
     place: str = "a"
+    reply: bool | Replies | None = None
 
 
 class Connector:
@@ -118,6 +123,15 @@ def test_a_change_of_delivery_leaves_the_listening_half_as_it_is() -> None:
     (after,) = joined(trigger({"name": "f"}, delivery={"timeout": "5s"}), known).values()
     assert before.listening == after.listening
     assert before.target != after.target
+
+
+def test_answers_are_written_where_there_is_a_place_for_them() -> None:
+    for by_itself in (True, False, None):
+        one = trigger({"name": "f"}, source={"reply": by_itself})
+        assert joined(one, functions("f"))["default.t.f"].target.replies is None
+    elsewhere = trigger({"name": "f"}, source={"reply": {"topic": "answers"}})
+    with pytest.raises(AssertionError, match="own system"):
+        joined(elsewhere, functions("f"))
 
 
 def test_a_binding_that_would_be_made_again_as_it_is_stays_the_same_object() -> None:

@@ -78,6 +78,24 @@ async def test_attempts_used_up_make_a_dead_letter_with_the_evidence() -> None:
     assert bench.store.journal.noted[0].dead_letter == letter.id
 
 
+@pytest.mark.parametrize(("before", "attempts"), [(0, 4), (1, 3), (3, 1), (11, 1), (12, 0)])
+async def test_earlier_deliveries_count_and_one_attempt_is_made_until_they_are_too_many(
+    before: int, attempts: int
+) -> None:
+    bench = Bench(lambda sent: 500)
+    assert (await bench.link(event(redelivered=before))).settled is Settled.DEAD
+    (letter,) = bench.store.dead_letters.letters.values()
+    assert len(bench.function.sent) == letter.attempts == attempts
+    assert letter.reason == ("AttemptsExhausted" if attempts else "Redelivered")
+    assert attempts or letter.detail == "delivered 12 times before, without an outcome"
+
+
+async def test_an_event_that_was_given_back_often_still_outlasts_an_outage() -> None:
+    bench = Bench(by_attempt(*[refused()] * 9, 200))
+    assert (await bench.link(event(redelivered=11))).settled is Settled.ACCEPTED
+    assert bench.conserved()
+
+
 async def test_a_rejected_event_is_a_dead_letter_at_once() -> None:
     bench = Bench(lambda sent: 422)
     assert (await bench.link(event())).settled is Settled.DEAD

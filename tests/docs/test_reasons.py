@@ -31,12 +31,14 @@ _REASON_GIVERS = (
     "connectors/triggerhub_*/connector.py",
     "connectors/triggerhub_*/listener.py",
     "connectors/triggerhub_kafka/*.py",
+    "connectors/triggerhub_nats/*.py",
 )
 _GIVING = frozenset(
     {
         "Condition",
         "FunctionState",
         "Health",
+        "Problem",
         "Reach",
         "RegistryFault",
         "SourceState",
@@ -46,7 +48,7 @@ _GIVING = frozenset(
         "note",
     }
 )
-_LETTERS = frozenset({"Undecodable", "Rejected", "AttemptsExhausted", "Expired"})
+_LETTERS = frozenset({"Undecodable", "Rejected", "AttemptsExhausted", "Expired", "Redelivered"})
 
 
 def reasons_in(path: Path) -> set[str]:
@@ -74,7 +76,7 @@ def reasons_in(path: Path) -> set[str]:
                 and isinstance(child.value, str)
                 and _CAMEL.fullmatch(child.value)
             }
-    return found - _LETTERS - {"Latest", "Earliest", "Infinity"}
+    return found - _LETTERS - {"Latest", "Earliest", "All", "New", "Last", "Infinity"}
 
 
 def test_every_reason_is_explained() -> None:

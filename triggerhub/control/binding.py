@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from triggerhub.connector import LetterPlaces, Order, Reference
+from triggerhub.connector import LetterPlaces, Order, Reference, SourceModel
 from triggerhub.control.outlets import Outlet
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
@@ -138,7 +138,8 @@ def _join(
         values=values,
     )
     place = delivery.dead_letter.place
-    answers = getattr(trigger.source, "reply", None) is not None
+    # A place to write answers to. `true` is for a source that answers who asks by itself.
+    answers = isinstance(getattr(trigger.source, "reply", None), SourceModel)
     target = Target(
         namespace=trigger.namespace,
         trigger=trigger.name,

@@ -12,12 +12,21 @@ from triggerhub.event import Event, Origin, Reply, Settled
 from triggerhub.store.records import Attempt, DeadLetter, Delivery
 from triggerhub.store.ulid import new_ulid
 
+_ENOUGH = 3
+"""Times ``attempts`` deliveries without an outcome end an event that was not attempted again."""
+
 Failure = Away | NoReply | BrokenReply
 
 
 @dataclass(slots=True, eq=False)
 class Course:
-    """The attempts for one event so far. ``first`` is loop time, ``received`` wall-clock time."""
+    """The attempts for one event so far. ``first`` is loop time, ``received`` wall-clock time.
+
+    An earlier delivery without an outcome (``Event.redelivered``) counts as one failed attempt, so
+    that a hub that dies again and again does not begin anew each time. It may have been none, so
+    there is always one attempt more; until there were so many that the event must be what ends
+    the hub.
+    """
 
     event: Event
     received: float
@@ -60,7 +69,9 @@ class Course:
             return "Undecodable"
         if verdict is Verdict.REJECTED:
             return "Rejected"
-        if self.failed >= policy.attempts:
+        if not self.attempts and self.event.redelivered >= _ENOUGH * policy.attempts:
+            return "Redelivered"
+        if self.failed + min(self.event.redelivered, policy.attempts - 1) >= policy.attempts:
             return "AttemptsExhausted"
         return "Expired" if self.left(policy, now) <= 0 else None
 
@@ -73,6 +84,8 @@ class Course:
         if self.event.fault is not None:
             return self.event.fault
         if self.reply is None:
+            if not self.attempts and self.event.redelivered:
+                return f"delivered {self.event.redelivered} times before, without an outcome"
             return self.error
         said = self.attempts[-1].error if self.attempts else ""
         return f"status {self.reply.status}" + (f": {said}" if said else "")

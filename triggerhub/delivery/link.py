@@ -110,7 +110,7 @@ class Link:
         try:
             if event.request is not None:
                 return await self._answer(event, event.request, target)
-            if event.fault is not None or self._waits.away:
+            if event.fault is not None or event.redelivered or self._waits.away:
                 return await self._persist(Course(event, time.time()), None)
             # The first attempt nearly always is the only one: nothing is made, and no coroutine
             # entered, that it does not need.

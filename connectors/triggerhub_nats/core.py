@@ -1,0 +1,208 @@
+"""One subscription to core subjects: listen, emit, answer who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from triggerhub.connector import Subscription
+from triggerhub.event import Event, Outcome, Request
+from triggerhub.window import Window
+from triggerhub_nats.answers import Answers, answer_of
+from triggerhub_nats.client import Client, heed
+from triggerhub_nats.connection import Connection
+from triggerhub_nats.decode import Place, event_of
+from triggerhub_nats.health import Health
+from triggerhub_nats.problems import ListenError, Problem, explain_core
+from triggerhub_nats.source import KeyHeader, NATSSource
+
+log = logging.getLogger("triggerhub.nats")
+
+MOST_WAITING = 65_536
+"""Messages that may wait in memory, before the window."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Their data."""
+_TELL_OF_DROPS = 60.0
+_LOOK_EVERY = 2.0
+_TRY_EVERY = 1.0
+_LEAVE_WITHIN = 2.0
+_AT_MOST_ONCE = Problem(
+    "AtMostOnce",
+    "core NATS keeps nothing: what is published while the hub is away is lost, and what the hub "
+    "holds when it is killed",
+)
+
+
+class CoreListener:
+    """Listens once. What came outlives the connection that it came by."""
+
+    def __init__(self, subscription: Subscription[NATSSource], connection: Connection) -> None:
+        source = subscription.source
+        self._subscription = subscription
+        self._connection = connection
+        self._queue = source.queue or f"triggerhub.{subscription.name}"
+        self._by = source.key.header.lower() if isinstance(source.key, KeyHeader) else None
+        self._health = Health(subscription.report)
+        self._answers = Answers(connection)
+        self._come: deque[tuple[Event, int]] = deque()
+        self._size = 0
+        self._some = asyncio.Event()
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._dropped = 0
+        self._last_drop = -_TELL_OF_DROPS
+
+    async def run(self) -> None:
+        """Listen until cancelled. Raises ListenError, and what ``emit`` raises."""
+        # It drains by itself, before the window could give anything back: that would be lost.
+        window = Window(replace(self._subscription, grace=0.0))
+        try:
+            async with asyncio.TaskGroup() as answering:
+                answers = answering.create_task(self._answers.run())
+                try:
+                    async with window, asyncio.TaskGroup() as tasks:
+                        emitting = tasks.create_task(self._emit(window))
+                        await self._follow(emitting)
+                finally:
+                    answers.cancel()
+                    self._answers.give_up()
+                    await self._leave()
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from group
+
+    async def _follow(self, emitting: asyncio.Task[None]) -> None:
+        """From connection to connection."""
+        made: list[Any] = []
+        try:
+            while True:
+                client = await self._reach()
+                made.clear()
+                try:
+                    for subject in self._subscription.source.subject_names:
+                        take = partial(self._take, subject)
+                        made.append(await client.listen(subject, take, self._queue))
+                    await self._watch(client)
+                except (nats.errors.Error, OSError) as error:
+                    if not client.gone:
+                        self._health.wrong(explain_core(error))
+                        for one in made:
+                            await heed(one.unsubscribe())
+                        await asyncio.sleep(_TRY_EVERY)
+        finally:
+            await self._drain(made, emitting)
+
+    async def _reach(self) -> Client:
+        """The connection's client, as soon as there is one. Raises ListenError where there has
+        never been one."""
+        while (client := self._connection.client) is None or client.gone:
+            if (problem := self._connection.problem) is not None:
+                self._health.wrong(problem)
+                if not self._health.attached:
+                    raise ListenError(problem.text)
+            await self._connection.changed()
+        return client
+
+    async def _watch(self, client: Client) -> None:
+        """Tell how it goes, until the connection is lost."""
+        loop = asyncio.get_running_loop()
+        while not client.gone:
+            if loop.time() - self._last_drop < _TELL_OF_DROPS:
+                self._health.well(Problem(
+                    "SlowConsumer",
+                    f"{self._dropped} messages were dropped so far: more come than the function "
+                    f"takes, and {MOST_WAITING} messages or {MOST_BYTES >> 20} MiB already wait. "
+                    "Raise inFlight, add replicas, or use a stream",
+                ))  # fmt: skip
+            else:
+                self._health.well(_AT_MOST_ONCE)
+            self._subscription.report.lag(len(self._come))
+            try:
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await client.lost.wait()
+            except TimeoutError:
+                continue
+
+    async def _take(self, pattern: str, message: Msg) -> None:
+        """Called with each message as it comes."""
+        data = message.data
+        if len(self._come) >= MOST_WAITING or self._size + len(data) > MOST_BYTES:
+            self._dropped += 1
+            self._last_drop = asyncio.get_running_loop().time()
+            return
+        headers = message.headers or {}
+        identity = headers.get("Nats-Msg-Id") or uuid4().hex
+        place = Place(f"/nats/{pattern}", identity, None, {"pattern": pattern})
+        event = event_of(place, message.subject, message.headers, data, by=self._by)
+        debt = 0
+        if self._subscription.source.reply and message.reply:
+            debt = self._answers.owe(message.reply)
+            if event.fault is None:
+                event = replace(event, request=_request(event))
+        self._size += len(data)
+        self._come.append((event, debt))
+        self._some.set()
+
+    async def _emit(self, window: Window) -> None:
+        """Put what came into the window, in the order in which it came."""
+        while True:
+            while self._come:
+                event, debt = self._come[0]
+                self._under_way += 1
+                await window.put(event, partial(self._settled, debt))
+                self._come.popleft()
+                self._size -= len(event.data)
+            self._some.clear()
+            await self._some.wait()
+
+    def _settled(self, debt: int, outcome: Outcome) -> None:
+        if debt:
+            self._answers.pay(debt, answer_of(outcome))
+        self._under_way -= 1
+        if not self._under_way:
+            self._quiet.set()
+
+    async def _drain(self, made: list[Any], emitting: asyncio.Task[None]) -> None:
+        """Take no more; bring what came to an end, within the grace time."""
+        try:
+            async with asyncio.timeout(_LEAVE_WITHIN):
+                for subscription in made:
+                    await heed(subscription.drain())
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            log.debug("nats.unsubscribe_failed error=%r", error)
+        try:
+            async with asyncio.timeout(self._subscription.grace):
+                while (self._come or self._under_way) and not emitting.done():
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            lost = len(self._come) + self._under_way
+            log.warning("nats.given_up binding=%s events=%d", self._subscription.name, lost)
+
+    async def _leave(self) -> None:
+        """Send the last answers."""
+        client = self._connection.client
+        try:
+            async with asyncio.timeout(_LEAVE_WITHIN):
+                await self._answers.send()
+                if client is not None and not client.gone:
+                    await heed(client.flush())
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            log.debug("nats.last_answers_failed error=%r", error)
+
+
+def _request(event: Event) -> Request:
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if event.datacontenttype is not None:
+        headers = ((b"content-type", event.datacontenttype.encode("latin-1", "replace")),)
+    return Request(method="POST", headers=headers)

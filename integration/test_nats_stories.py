@@ -1,0 +1,250 @@
+"""NATS to a function through a whole hub, with what goes wrong in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import nats as nats_py
+import nats.errors as nats_errors
+import pytest
+
+from integration import nats_tools as tools
+from integration.function import ACCEPT, Answer, Call, Function, answering, hang, reply
+from integration.hub import function, running, trigger
+from integration.servers import Nats
+from integration.streams import accepted_at_least, firsts, in_order
+
+RETRY = {"initial": "10ms", "max": "100ms"}
+
+
+@pytest.fixture
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A server of the test's own, started, that it may kill."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+class Flow:
+    """A stream, and what was put into it: each value is ``<key>:<n>``, n counting per key, with
+    the subject ``<stream>.<key>``. ``core``: there is no stream behind the subjects."""
+
+    def __init__(self, nats: Nats, keys: int = 8, *, core: bool = False) -> None:
+        self.nats = nats
+        self.name = f"story{uuid4().hex[:8]}"
+        self.core = core
+        self.sent: list[bytes] = []
+        """Those that the server has confirmed, or, without a stream, has been sent."""
+        self._keys = itertools.cycle([f"k{n}" for n in range(keys)])
+        self._next: defaultdict[str, int] = defaultdict(int)
+        if not core:
+            asyncio.run(tools.create_stream(nats.server, self.name, f"{self.name}.>"))
+
+    def send(self, number: int) -> None:
+        asyncio.run(self._send(number))
+
+    @contextmanager
+    def flowing(self, per_second: int) -> Iterator[None]:
+        """Messages keep coming while the block runs."""
+        done = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._flow(per_second, done)))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(30)
+
+    def trigger(self, to: str, **delivery: Any) -> dict[str, Any]:
+        source: dict[str, Any] = {"servers": [self.nats.server]}
+        if self.core:
+            source |= {"subject": f"{self.name}.*"}
+        else:
+            source |= {"stream": self.name, "startFrom": "All", "durable": "story"}
+        return trigger("NATSTrigger", "orders", to, source, **delivery)
+
+    def unsettled(self) -> int:
+        found = asyncio.run(tools.consumer(self.nats.server, self.name, "story"))
+        return (found.num_pending or 0) + (found.num_ack_pending or 0)
+
+    def arrived(self, target: Function) -> bool:
+        return {call.body for call in target.accepted} >= set(self.sent)
+
+    async def _send(self, number: int) -> None:
+        async with tools.connected(self.nats.server) as client:
+            for _ in range(number):
+                await self._put(client)
+
+    async def _put(self, client: Any) -> None:
+        key = next(self._keys)
+        value = f"{key}:{self._next[key]}".encode()
+        self._next[key] += 1
+        subject = f"{self.name}.{key}"
+        if self.core:
+            await client.publish(subject, value)
+            await client.flush()
+        else:
+            # The server knows a message that is sent once more by this.
+            headers = {"Nats-Msg-Id": value.decode()}
+            while True:
+                try:
+                    await client.jetstream().publish(subject, value, headers=headers, timeout=2)
+                    break
+                except (nats_errors.Error, OSError):
+                    await asyncio.sleep(0.1)
+        self.sent.append(value)
+
+    async def _flow(self, per_second: int, done: threading.Event) -> None:
+        async def nothing(error: Exception) -> None: ...
+
+        client = await nats_py.connect(
+            f"nats://{self.nats.server}", reconnect_time_wait=0.1, max_reconnect_attempts=-1,
+            error_cb=nothing,
+        )  # fmt: skip
+        try:
+            while not done.is_set():
+                await self._put(client)
+                await asyncio.sleep(1 / per_second)
+        finally:
+            await client.close()
+
+
+def by_subject(calls: list[Call]) -> list[Call]:
+    """The same, with the key that their values have."""
+    for call in calls:
+        call.headers["ce-partitionkey"] = call.key.rpartition(".")[2]
+    return calls
+
+
+def unreliable(seed: int) -> Any:
+    """Now and then a 500 or a 503; a short while for each answer."""
+    chance = random.Random(seed)
+
+    def script(call: Call) -> Answer:
+        drawn = chance.random()
+        if drawn < 0.05:
+            return reply(500)
+        if drawn < 0.07:
+            return reply(503)
+        return reply(200, after=chance.uniform(0, 0.02))
+
+    return script
+
+
+def test_a_hub_that_is_killed_again_and_again_loses_nothing(nats: Nats, tmp_path: Path) -> None:
+    flow = Flow(nats)
+    chance = random.Random(1)
+    with answering(unreliable(1)) as target, running(tmp_path, start=False) as hub:
+        hub.write("f.yaml", function("f", target.url))
+        hub.write("t.yaml", flow.trigger("f", inFlight=16, retry={"attempts": 50} | RETRY))
+        hub.start()
+        held = 0
+        with flow.flowing(per_second=100):
+            for _ in range(3):
+                more = len(firsts(target.accepted)) + 50
+                hub.wait(partial(accepted_at_least, target, more), "flow", 40)
+                time.sleep(chance.uniform(0.0, 1.0))  # a random moment is what this is about
+                hub.kill9()
+                held += flow.unsettled()
+                hub.start(ready=False)
+        hub.wait(lambda: flow.arrived(target), "delivery of every message", 60)
+        hub.wait(lambda: flow.unsettled() == 0, "the last ack", 30)
+        assert hub.stop() == 0
+    calls = target.accepted
+    again = len(calls) - len(firsts(calls))
+    print(f"{len(flow.sent)} messages, 3 kills, {again} accepted twice, at most {held} possible")
+    assert again <= held
+
+
+def test_a_server_that_is_killed_loses_nothing_and_keeps_the_order_of_keys(
+    broken: Nats, tmp_path: Path
+) -> None:
+    flow = Flow(broken)
+    with answering(unreliable(2)) as target, running(tmp_path, start=False) as hub:
+        hub.write("f.yaml", function("f", target.url))
+        hub.write("t.yaml", flow.trigger("f", inFlight=16, retry={"attempts": 50} | RETRY))
+        hub.start()
+        with flow.flowing(per_second=100):
+            for _ in range(2):
+                more = len(firsts(target.accepted)) + 50
+                hub.wait(partial(accepted_at_least, target, more), "flow", 40)
+                broken.kill9()
+                hub.wait(
+                    lambda: hub.condition("orders") == "False ServerUnreachable", "its absence", 20
+                )
+                broken.start()
+        hub.wait(lambda: hub.condition("orders") == "True Ready", "readiness", 20)
+        hub.wait(lambda: flow.arrived(target), "delivery of every message", 60)
+        hub.wait(lambda: flow.unsettled() == 0, "the last ack", 30)
+        assert hub.stop() == 0
+    calls = by_subject(target.accepted)
+    assert in_order(firsts(calls))
+    again = len(calls) - len({call.body for call in calls})
+    print(f"{len(flow.sent)} messages, 2 kills of the server, {again} accepted twice")
+
+
+def test_what_fails_or_hangs_becomes_a_dead_letter_and_delays_no_other_key(
+    nats: Nats, tmp_path: Path
+) -> None:
+    flow = Flow(nats, keys=4)
+
+    def picky(call: Call) -> Answer:
+        if call.body == b"k1:3":
+            return reply(500, b"no such customer")
+        if call.body == b"k2:2":
+            return hang
+        return ACCEPT
+
+    with answering(picky) as target, running(tmp_path, start=False) as hub:
+        hub.write("f.yaml", function("f", target.url))
+        hub.write("t.yaml", flow.trigger("f", timeout="1s", retry={"attempts": 3} | RETRY))
+        hub.start()
+        flow.send(40)
+        hub.wait(lambda: len(hub.letters()) == 2, "dead letters", 30)
+        hub.wait(lambda: flow.unsettled() == 0, "the last ack", 20)
+        assert {letter["reason"] for letter in hub.letters()} == {"AttemptsExhausted"}
+        target.script = lambda call: ACCEPT
+        status, _ = hub.request("POST", "/v1/dead-letters/redrive", {"all": True})
+        assert status == 200
+        hub.wait(lambda: flow.arrived(target), "redrive", 20)
+    others = [c for c in by_subject(target.accepted) if c.body not in (b"k1:3", b"k2:2")]
+    assert in_order(others)
+    assert len(others) == 38
+
+
+def test_a_core_subject_loses_what_comes_while_the_hub_is_away_and_nothing_else(
+    nats: Nats, tmp_path: Path
+) -> None:
+    flow = Flow(nats, core=True)
+    with answering(lambda call: reply(200, after=0.02)) as target:
+        with running(tmp_path, start=False) as hub:
+            hub.write("f.yaml", function("f", target.url))
+            hub.write("t.yaml", flow.trigger("f", inFlight=4))
+            hub.start()
+            hub.wait(lambda: hub.condition("orders", "Connected") == "True AtMostOnce", "a word")
+            flow.send(100)
+            assert hub.stop() == 0  # what had come is brought to its end
+            assert flow.arrived(target)
+            flow.send(30)
+            hub.start()
+            hub.wait(lambda: hub.condition("orders") == "True Ready", "readiness")
+            flow.send(30)
+            lost = set(flow.sent[100:130])
+            hub.wait(
+                lambda: {c.body for c in target.accepted} >= set(flow.sent) - lost, "the rest", 20
+            )
+        assert {call.body for call in target.accepted} == set(flow.sent) - lost
