@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -35,7 +36,7 @@ from triggerhub.delivery.transport import Transport
 from triggerhub.functions.absent import NoCode
 from triggerhub.functions.processes import Processes
 from triggerhub.settings import Settings
-from triggerhub.store.directory import lock_directory
+from triggerhub.store.directory import directory_name, lock_directory
 from triggerhub.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             listeners = Listeners(
                 kinds,
                 Installation(
-                    listen=settings.listen, environ=dict(os.environ), stopping=stop.is_set
+                    listen=settings.listen,
+                    replica=_replica(settings),
+                    environ=dict(os.environ),
+                    stopping=stop.is_set,
                 ),
                 dispatcher,
                 store,
@@ -111,6 +115,17 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             await _until(stop, duties)
             log.info("hub.stopping", grace=settings.grace)
     log.info("hub.stopped")
+
+
+def _replica(settings: Settings) -> str:
+    """See ``Installation.replica``. Raises ``StoreError``."""
+    name = os.environ.get("POD_NAME", "")
+    if not name and "KUBERNETES_SERVICE_HOST" in os.environ:
+        name = socket.gethostname()
+    if not name:
+        # Not the machine's name: hubs of several data directories may share a machine.
+        name = directory_name(settings.data)
+    return f"{name}-{settings.worker}" if settings.worker else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -285,6 +285,9 @@ class Installation:
 
     listen: str = "127.0.0.1:8080"
     """Where HTTP triggers listen: ``host:port``; port 0 takes a free one."""
+    replica: str = ""
+    """A name of this process among those that do the same work, the same after a restart, for a
+    source that knows its members by name: letters, digits, dots, hyphens. Empty: it has none."""
     environ: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
     """Environment: ``TRIGGERHUB_<NAME>`` variables hold a kind's installation-wide defaults."""
     stopping: Callable[[], bool] = _not_yet

@@ -22,5 +22,7 @@ class Settings:
     listen: str = "127.0.0.1:8080"
     admin: str = "127.0.0.1:9090"
     admin_token_file: Path | None = None
+    worker: int = 0
+    """Which of one hub's processes this is, from 1; 0: the only one."""
     grace: float = 25.0
     """Seconds that in-flight deliveries get when something stops."""
