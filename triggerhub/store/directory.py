@@ -59,11 +59,11 @@ def directory_name(directory: Path) -> str:
 
 
 @contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[int]:
     """Hold the data directory for this hub, and make it if need be.
 
-    The kernel gives the lock up when the process ends, however it ends. Raises ``StoreError``
-    when another hub holds it.
+    The kernel gives the lock up when the process ends, however it ends, and with it those that
+    were given the descriptor, which is yielded. Raises ``StoreError`` when another hub holds it.
     """
     make_directory(directory)
     descriptor = open_private(directory / _LOCK)
@@ -78,7 +78,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
         except OSError as error:
             raise StoreError(f"{directory / _LOCK} cannot be locked: {error.strerror}") from error
         _write_pid(descriptor, directory)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
