@@ -1,6 +1,6 @@
 """`make bench`: every measurement, beside what it must reach.
 
-    python -m bench [transport] [kafka] [http] [start] [kubernetes]
+    python -m bench [transport] [http] [kafka] [workers] [start] [kubernetes]
 
 One run on one machine: compare rows of one run with each other, not of two.
 """
@@ -12,7 +12,7 @@ import sys
 
 from bench.measure import machine
 
-PARTS = ("transport", "http", "kafka", "start", "kubernetes")
+PARTS = ("transport", "http", "kafka", "workers", "start", "kubernetes")
 
 
 def main() -> None:

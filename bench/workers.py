@@ -9,23 +9,25 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from bench.kafka import IN_FLIGHT, fill
+from bench.kafka import IN_FLIGHT, fill, slow_sink
 from bench.measure import Row
 from bench.sink import nginx_sink
 from integration.hub import function, running, trigger
 from integration.servers import Kafka, free_port
 
 RECORDS = 240_000
+SLOW_RECORDS = 60_000
 SKIPPED = 20_000
 """The first ones, while the members of the group find together."""
 TURNS = 3
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_KINDS = {"java": "broker", "nginx": "sink", "triggerhub": "hub"}
+_KINDS = {"java": "broker", "nginx": "sink", "bench.slow": "sink", "triggerhub": "hub"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,18 @@ class Figures:
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {us:.1f}" for name, us in self.per_event.items())
         return f"{self.rate:7.0f}/s   CPU us/event: {shares}"
+
+
+@contextmanager
+def slow() -> Iterator[str]:
+    """A function that takes 10 ms; its URL."""
+    process = slow_sink()
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def descendants() -> Iterator[tuple[str, float]]:
@@ -76,7 +90,7 @@ def used() -> dict[str, float]:
     return seconds
 
 
-def measured(broker: str, topic: str, url: str, workers: int) -> Figures:
+def measured(broker: str, topic: str, url: str, workers: int, records: int) -> Figures:
     """One hub, from nothing to the end of the topic."""
     with (
         tempfile.TemporaryDirectory(prefix="triggerhub-bench-") as folder,
@@ -93,7 +107,7 @@ def measured(broker: str, topic: str, url: str, workers: int) -> Figures:
         )  # fmt: skip
         hub.wait(lambda: hub.settled() >= SKIPPED, "first events", 120)
         began, first, before = time.perf_counter(), hub.settled(), used()
-        while (settled := hub.settled()) < RECORDS:
+        while (settled := hub.settled()) < records:
             time.sleep(1.0)
         seconds, after = time.perf_counter() - began, used()
         number = settled - first
@@ -114,17 +128,26 @@ def main() -> list[Row]:
             with nginx_sink(free_port(), workers=2) as url:
                 pairs = []
                 for _ in range(TURNS):
-                    one, two = (measured(broker.broker, topic, url, n) for n in (1, 2))
+                    one, two = (measured(broker.broker, topic, url, n, RECORDS) for n in (1, 2))
                     print(f"      one {one}\n      two {two}", flush=True)
                     pairs.append((one, two))
+            slow_topic = f"slow-{uuid4().hex[:8]}"
+            asyncio.run(fill(broker.broker, slow_topic, SLOW_RECORDS))
+            with slow() as url:
+                waiting, waiting_two = (
+                    measured(broker.broker, slow_topic, url, n, SLOW_RECORDS) for n in (1, 2)
+                )
+                print(f"      one {waiting}\n      two {waiting_two}", flush=True)
         finally:
             broker.stop()
     one, two = sorted(pairs, key=lambda pair: pair[1].rate / pair[0].rate)[TURNS // 2]
     ratio = two.rate / one.rate
-    # The cores carry the broker and the sink, too: two workers are no faster than all that an
-    # event costs lets them be.
+    # The cores carry the broker and the sink, too. Where nothing else ran, one worker would fill
+    # a core, and all of them no more than there are.
+    cores = os.cpu_count() or 1
     own = sum(one.per_event[name] for name in ("hub", "broker", "sink"))
-    possible = (os.cpu_count() or 1) * 1e6 / own / one.rate
+    possible = min(2.0, cores * one.per_event["hub"] / own)
+    waited = waiting_two.rate / waiting.rate
     return [
         Row(
             "Kafka to nginx, two workers, events per second",
@@ -137,5 +160,11 @@ def main() -> list[Row]:
             f"{two.per_event['hub']:.1f} us, one: {one.per_event['hub']:.1f} us",
             "<= 1.2 x one",
             two.per_event["hub"] <= 1.2 * one.per_event["hub"],
+        ),
+        Row(
+            "to a function that takes 10 ms, two workers",
+            f"{waited:.2f} x one ({waiting_two.rate:.0f}/s)",
+            ">= 1.7 x",
+            waited >= 1.7,
         ),
     ]
