@@ -1,6 +1,6 @@
 """`make bench`: every measurement, beside what it must reach.
 
-    python -m bench [transport] [kafka] [nats] [http] [start] [kubernetes]
+    python -m bench [transport] [http] [kafka] [nats] [workers] [start] [kubernetes]
 
 One run on one machine: compare rows of one run with each other, not of two.
 """
@@ -12,7 +12,7 @@ import sys
 
 from bench.measure import machine
 
-PARTS = ("transport", "http", "kafka", "nats", "start", "kubernetes")
+PARTS = ("transport", "http", "kafka", "nats", "workers", "start", "kubernetes")
 
 
 def main() -> None:

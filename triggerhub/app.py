@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
 )
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,7 +23,7 @@ from triggerhub import __version__
 from triggerhub.admin.access import split_address
 from triggerhub.admin.api import serve
 from triggerhub.admin.view import View
-from triggerhub.connector import Installation, at_once
+from triggerhub.connector import Installation, alone, at_once
 from triggerhub.control.changes import Changes
 from triggerhub.control.listeners import Listeners
 from triggerhub.control.plugins import Kind, installed_kinds
@@ -35,13 +35,21 @@ from triggerhub.delivery.transport import Transport
 from triggerhub.functions.absent import NoCode
 from triggerhub.functions.processes import Processes
 from triggerhub.settings import Settings
-from triggerhub.store.directory import lock_directory
+from triggerhub.stopping import end_at_once, stop_signals
+from triggerhub.store.directory import directory_name, lock_directory
 from triggerhub.store.sqlite import SQLiteStore
+from triggerhub.store.turn import Turn
 
 if TYPE_CHECKING:
     from triggerhub.cluster.cluster import Cluster
 
 log = structlog.get_logger()
+
+_SOON = frozenset({"Starting", "Installing"})
+"""Of a code function: it has not started yet."""
+_LOOK = 0.05
+_LOOKS = 200
+"""A worker waits so many times so many seconds for its code functions before it takes requests."""
 
 Picture = Callable[[View], AbstractAsyncContextManager[object]]
 """Shows a running hub on a terminal for as long as it is entered."""
@@ -62,29 +70,37 @@ def run(settings: Settings, picture: Picture | None = None) -> None:
 
 
 async def hub(settings: Settings, picture: Picture | None = None) -> None:
-    """The running hub. Stops in order: listeners drain while all else still works, then the
-    code functions end, then the store closes."""
+    """The running hub, or one of its workers. Stops in order: listeners drain while all else
+    still works, then the code functions end, then the store closes."""
     kinds = installed_kinds()
-    with _signals() as stop:
+    # A worker may be told twice, by a service manager and by its supervisor, which alone ends it
+    # at once.
+    with stop_signals((lambda _: None) if settings.worker else end_at_once) as stop:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SQLiteStore(settings.data))
             transport = Transport(max_connections=1024)
             stack.push_async_callback(transport.close)
             changes = Changes()
             dispatcher = Dispatcher(transport, store, changed=changes.binding)
+            share = Turn(settings.data) if settings.worker else None
             place = await stack.enter_async_context(
-                _folder(settings, kinds, wake=lambda: reconciler.wake())
+                _folder(settings, kinds, share, wake=lambda: reconciler.wake())
                 if settings.paths
                 else _cluster(settings, kinds)
             )
             listeners = Listeners(
                 kinds,
                 Installation(
-                    listen=settings.listen, environ=dict(os.environ), stopping=stop.is_set
+                    listen=settings.listen,
+                    sockets=_sockets(settings, lambda: reconciler),
+                    replica=_replica(settings),
+                    environ=dict(os.environ),
+                    stopping=stop.is_set,
                 ),
                 dispatcher,
                 store,
                 grace=settings.grace,
+                own=alone if share is None else share.own,
                 turn=place.turn,
                 changed=changes.binding,
             )
@@ -106,11 +122,26 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             if picture is not None:
                 await stack.enter_async_context(picture(view))
             duties = [reconciler.run()]
+            if share is not None:
+                share.stand()
             if place.cluster is not None:
-                duties.append(place.cluster.run(reconciler, listeners, dispatcher, changes))
+                part = partial(place.cluster.run, reconciler, listeners, dispatcher, changes)
+                # Of one hub's processes one stands for election: its positions are theirs all.
+                duties.append(part() if share is None else _after(share.own, part))
             await _until(stop, duties)
             log.info("hub.stopping", grace=settings.grace)
     log.info("hub.stopped")
+
+
+def _replica(settings: Settings) -> str:
+    """See ``Installation.replica``. Raises ``StoreError``."""
+    name = os.environ.get("POD_NAME", "")
+    if not name and "KUBERNETES_SERVICE_HOST" in os.environ:
+        name = socket.gethostname()
+    if not name:
+        # Not the machine's name: hubs of several data directories may share a machine.
+        name = directory_name(settings.data)
+    return f"{name}-{settings.worker}" if settings.worker else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +157,16 @@ class _Place:
 
 @asynccontextmanager
 async def _folder(
-    settings: Settings, kinds: Mapping[str, Kind], wake: Callable[[], None]
+    settings: Settings, kinds: Mapping[str, Kind], share: Turn | None, wake: Callable[[], None]
 ) -> AsyncIterator[_Place]:
     source = FolderSource(settings.paths, kinds)
     async with Processes(settings.data.absolute() / "functions", changed=wake) as processes:
-        yield _Place(source=source, code=processes, environ=dict(os.environ))
+        yield _Place(
+            source=source,
+            code=processes,
+            turn=at_once if share is None else share.turn,
+            environ=dict(os.environ),
+        )
 
 
 @asynccontextmanager
@@ -140,6 +176,27 @@ async def _cluster(settings: Settings, kinds: Mapping[str, Kind]) -> AsyncIterat
 
     async with connected(settings, kinds) as cluster:
         yield _Place(source=cluster.source, code=NoCode(), turn=cluster.turn, cluster=cluster)
+
+
+def _sockets(
+    settings: Settings, reconciler: Callable[[], Reconciler]
+) -> Callable[[], Awaitable[Sequence[int]]] | None:
+    """See ``Installation.sockets``."""
+
+    async def sockets() -> Sequence[int]:
+        # Other workers serve meanwhile: what this one does not know yet is not to be its 404.
+        for _ in range(_LOOKS):
+            if not any(reach.reason in _SOON for _, reach in reconciler().functions()):
+                break
+            await asyncio.sleep(_LOOK)
+        return settings.sockets
+
+    return sockets if settings.sockets else None
+
+
+async def _after(first: Callable[[], Awaitable[None]], then: Callable[[], Awaitable[None]]) -> None:
+    await first()
+    await then()
 
 
 async def _until(stop: asyncio.Event, duties: list[Coroutine[None, None, None]]) -> None:
@@ -154,24 +211,3 @@ async def _until(stop: asyncio.Event, duties: list[Coroutine[None, None, None]])
         await stop.wait()
         for duty in running:
             duty.cancel()
-
-
-@contextmanager
-def _signals() -> Iterator[asyncio.Event]:
-    """The event is set by the first SIGTERM or SIGINT; the second ends the process."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stopping(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stopping, number)
-    try:
-        yield stop
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

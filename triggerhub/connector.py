@@ -7,7 +7,7 @@ functions, retries or metrics. ``docs/writing-a-connector.md`` walks through one
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -228,11 +228,16 @@ class Report(Protocol):
         """``reason`` in CamelCase, e.g. ``BrokerUnreachable``; ``message`` says what to do."""
 
     def lag(self, events: float) -> None:
-        """How many events wait in the source, as far as it can tell."""
+        """How many events wait in the source for this process, as far as it can tell: what
+        several processes of a hub tell is added up."""
 
     def sought(self, seek: Sought) -> None:
         """The seek that the manifest asks for is done, now or long ago. Kept in the trigger's
         status."""
+
+
+async def alone() -> None:
+    """Of a hub that is one process: nobody else uses its positions."""
 
 
 async def at_once() -> float:
@@ -261,6 +266,10 @@ class Subscription(Generic[S_co]):
     """Creation time of the trigger: where two claim one thing, the older keeps it."""
     values: Mapping[Reference, bytes] = field(default_factory=dict, repr=False)
     """What the references in ``source`` stand for."""
+    own: Callable[[], Awaitable[None]] = alone
+    """For a source that keeps in ``positions`` what is under way: wait until no other process of
+    this hub does so. What is found there afterwards is nobody's any more. It stays so until the
+    process ends."""
     turn: Callable[[], Awaitable[float]] = at_once
     """For a source that spreads nothing among replicas by itself (a clock): wait until this
     process is the one that acts for them all. Returns the time (seconds since the epoch) since
@@ -285,6 +294,13 @@ class Installation:
 
     listen: str = "127.0.0.1:8080"
     """Where HTTP triggers listen: ``host:port``; port 0 takes a free one."""
+    sockets: Callable[[], Awaitable[Sequence[int]]] | None = None
+    """Descriptors of sockets that are bound to ``listen``, and that other processes of the hub
+    listen on, too; they stay open. Waits until this process knows what serves the requests that
+    they bring. None: the address is to be bound."""
+    replica: str = ""
+    """A name of this process among those that do the same work, the same after a restart, for a
+    source that knows its members by name: letters, digits, dots, hyphens. Empty: it has none."""
     environ: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
     """Environment: ``TRIGGERHUB_<NAME>`` variables hold a kind's installation-wide defaults."""
     stopping: Callable[[], bool] = _not_yet

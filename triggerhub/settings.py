@@ -21,6 +21,11 @@ class Settings:
     data: Path = Path(".triggerhub")
     listen: str = "127.0.0.1:8080"
     admin: str = "127.0.0.1:9090"
+    """Or ``unix:`` and a path: for this user alone, without a token."""
     admin_token_file: Path | None = None
+    worker: int = 0
+    """Which of one hub's processes this is, from 1; 0: the only one."""
+    sockets: tuple[int, ...] = ()
+    """Of a worker: descriptors bound to ``listen``, which the others have, too."""
     grace: float = 25.0
     """Seconds that in-flight deliveries get when something stops."""

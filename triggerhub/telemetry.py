@@ -6,6 +6,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,8 +15,9 @@ from structlog.typing import Processor
 Line = MutableMapping[str, Any]
 
 
-def log_to_stderr(*, json: bool | None = None, debug: bool = False) -> None:
-    """One line an event. ``json``: None means text for a terminal, JSON otherwise."""
+def log_to_stderr(*, json: bool | None = None, debug: bool = False, worker: int = 0) -> None:
+    """One line an event. ``json``: None means text for a terminal, JSON otherwise. ``worker``:
+    which of one hub's processes this is, for each line to bear; 0: none of several."""
     if json is None:
         json = not sys.stderr.isatty()
     last: list[Processor] = (
@@ -23,6 +25,8 @@ def log_to_stderr(*, json: bool | None = None, debug: bool = False) -> None:
         if json
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
+    if worker:
+        last.insert(0, partial(_number, worker))
     _configure(last, structlog.PrintLoggerFactory(sys.stderr), debug)
 
 
@@ -34,6 +38,11 @@ def log_to_memory(lines: deque[Line]) -> None:
         raise structlog.DropEvent
 
     _configure([keep], structlog.PrintLoggerFactory(sys.stderr), debug=False)
+
+
+def _number(worker: int, _logger: Any, _method: str, event: Line) -> Line:
+    event["worker"] = worker
+    return event
 
 
 def _configure(last: list[Processor], factory: Any, debug: bool) -> None:

@@ -77,15 +77,19 @@ class _Listener:
         """The latest tick that was settled, as on record."""
 
     async def run(self) -> None:
-        stored = await self._subscription.positions.load()
+        subscription = self._subscription
+        # A store that cannot be read shows now, also where it is another process that ticks.
+        await subscription.positions.load()
+        subscription.report.connected()
+        await subscription.own()
+        stored = await subscription.positions.load()
         if _LAST in stored:
             self._last = _instant(stored[_LAST].value)
         pending = sorted(_instant(key.removeprefix(_TICK)) for key in stored if key != _LAST)
-        self._subscription.report.connected()
-        async with Window(replace(self._subscription, emit=self)) as window:
+        async with Window(replace(subscription, emit=self)) as window:
             for due in pending:
                 await window.put(self._event(due), _nothing)
-            since = await self._subscription.turn()
+            since = await subscription.turn()
             await self._tick(window, since, max(self._last, *pending, 0))
 
     async def _tick(self, window: Window, since: float, fired: int) -> None:
@@ -94,7 +98,10 @@ class _Listener:
         unwritten = self._unwritten.get(self._subscription.name)
         if unwritten is None:
             # Another replica may have died with ticks due: they are no later than ``LATEST``.
-            due = self._next(max(min(since, checked), checked - LATEST, fired))
+            created = self._subscription.created.timestamp()
+            due = self._next(
+                max(min(since, checked), checked - LATEST, min(created, checked), fired)
+            )
         else:
             if unwritten > fired:
                 fired = await self._fire(window, unwritten)

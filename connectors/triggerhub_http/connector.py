@@ -32,10 +32,11 @@ class HTTPConnector:
     def __init__(self, installation: Installation, *, patience: float = 30.0) -> None:
         """``patience``: seconds that a client may take for a request's head, between two pieces
         of its body, and to take in an answer."""
-        self._address = installation.listen
         self._routes: Routes[Listener] = Routes()
         self._stopping = installation.stopping
-        self._server = Server(self._answer, patience=patience)
+        self._server = Server(
+            self._answer, installation.listen, installation.sockets, patience=patience
+        )
 
     async def __aenter__(self) -> HTTPConnector:
         await self._server.__aenter__()
@@ -60,10 +61,12 @@ class HTTPConnector:
 
         Raises ``OSError`` when the address cannot be listened on.
         """
-        await self._server.open(self._address)
         listener = Listener(subscription)
-        self._tell({listener.claim, *self._routes.add(listener.claim)})
+        # Before the server opens: the first request may be for any of those that listen.
+        changed = self._routes.add(listener.claim)
         try:
+            await self._server.open()
+            self._tell({listener.claim, *changed})
             await asyncio.get_running_loop().create_future()
         finally:
             listener.stop()

@@ -8,7 +8,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from email.utils import formatdate
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from triggerhub_http.messages import Field
 
+_BACKLOG = 2048
 _ENDING = 2.0
 """Seconds that answers under way get to be written when the server stops."""
 
@@ -30,9 +31,19 @@ _ENDING = 2.0
 class Server:
     """Listens on one address; an async context manager around ``open`` and all connections."""
 
-    def __init__(self, app: ASGI3Application, *, patience: float) -> None:
-        """``patience``: seconds that a client may take for a request's head, between two pieces
-        of its body, and to take in an answer."""
+    def __init__(
+        self,
+        app: ASGI3Application,
+        address: str,
+        shared: Callable[[], Awaitable[Sequence[int]]] | None = None,
+        *,
+        patience: float,
+    ) -> None:
+        """``address``: ``host:port``. ``shared``: as ``Installation.sockets``. ``patience``:
+        seconds that a client may take for a request's head, between two pieces of its body, and
+        to take in an answer."""
+        self._address = address
+        self._shared = shared
         self._inner = _Uvicorn(app, patience)
         self._sockets: list[socket.socket] = []
         self._opening = asyncio.Lock()
@@ -64,21 +75,25 @@ class Server:
         """The ``date`` field, set anew every second."""
         return self._inner.date
 
-    async def open(self, address: str) -> None:
+    async def open(self) -> None:
         """Listen, unless that is done already. Raises ``OSError`` with a sentence for the user;
         the next call tries again."""
-        host, separator, port = address.rpartition(":")
+        host, separator, port = self._address.rpartition(":")
         if not separator or not port.isdecimal() or int(port) > 65535:
-            raise OSError(f"cannot listen on {address!r}: expected host:port")
+            raise OSError(f"cannot listen on {self._address!r}: expected host:port")
         async with self._opening:
             if self._sockets:
                 return
             try:
-                self._sockets = await _bind(host.strip("[]"), int(port))
+                if self._shared is None:
+                    self._sockets = await _bind(host.strip("[]"), int(port))
+                else:
+                    self._sockets = _take(await self._shared())
             except OSError as error:
                 raise OSError(
                     error.errno,
-                    f"cannot listen on {address}: {_reason(error)}; choose another with --listen",
+                    f"cannot listen on {self._address}: {_reason(error)}; choose another with "
+                    "--listen",
                 ) from None
             self._tasks.create_task(self._inner.serve(self._sockets))
             await self._inner.up.wait()
@@ -91,7 +106,7 @@ class _Uvicorn(uvicorn.Server):
             uvicorn.Config(
                 app, http=http, interface="asgi3", ws="none", lifespan="off", log_config=None,
                 access_log=False, proxy_headers=False, server_header=False, date_header=False,
-                backlog=2048,
+                backlog=_BACKLOG,
             )
         )  # fmt: skip
         self._patience = patience
@@ -164,7 +179,21 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.setblocking(False)
             one.bind(address)
-            one.listen(2048)
+            one.listen(_BACKLOG)
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def _take(descriptors: Iterable[int]) -> list[socket.socket]:
+    """Sockets that somebody else bound, listening."""
+    sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in descriptors]
+    try:
+        for one in sockets:
+            one.setblocking(False)
+            one.listen(_BACKLOG)
     except OSError:
         for one in sockets:
             one.close()

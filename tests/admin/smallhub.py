@@ -303,26 +303,37 @@ class SmallHub:
         raw: bytes | None = None,
     ) -> Answer:
         """One request to the admin API, on a connection of its own."""
-        host, _, port = self.view.address.rpartition(":")
-        payload = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
-        fields = {"host": self.view.address, "content-length": str(len(payload))} | dict(
-            headers or {}
-        )
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        reader, writer = await asyncio.open_connection(host.strip("[]") or "127.0.0.1", int(port))
-        try:
-            request = f"{method} {path} HTTP/1.1\r\n{head}connection: close\r\n\r\n"
-            writer.write(request.encode() + payload)
-            async with asyncio.timeout(20):
-                answer = await reader.read()
-        finally:
-            writer.close()
-        head_part, _, rest = answer.partition(b"\r\n\r\n")
-        first, *lines = head_part.decode().split("\r\n")
-        got = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
-        if got.get("transfer-encoding") == "chunked":
-            rest = _unchunked(rest)
-        return Answer(int(first.split(" ")[1]), got, rest)
+        return await request(self.view.address, method, path, body, headers, raw=raw)
+
+
+async def request(
+    address: str,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    raw: bytes | None = None,
+) -> Answer:
+    """One request to what listens there, on a connection of its own."""
+    host, _, port = address.rpartition(":")
+    payload = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+    fields = {"host": address, "content-length": str(len(payload))} | dict(headers or {})
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    reader, writer = await asyncio.open_connection(host.strip("[]") or "127.0.0.1", int(port))
+    try:
+        first = f"{method} {path} HTTP/1.1\r\n{head}connection: close\r\n\r\n"
+        writer.write(first.encode() + payload)
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+    finally:
+        writer.close()
+    head_part, _, rest = answer.partition(b"\r\n\r\n")
+    status, *lines = head_part.decode().split("\r\n")
+    got = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
+    if got.get("transfer-encoding") == "chunked":
+        rest = _unchunked(rest)
+    return Answer(int(status.split(" ")[1]), got, rest)
 
 
 def _unchunked(raw: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 import time
@@ -122,8 +123,13 @@ class Rig:
     source: dict[str, object] = field(default_factory=lambda: {"schedule": "* * * * *"})
     in_flight: int = 64
     grace: float = 25.0
+    created: datetime = NOON
+    since: float = math.inf
+    """What its turn brings."""
 
     def __post_init__(self) -> None:
+        self.mine = asyncio.Event()
+        self.mine.set()
         self.clock = Clock(self.start)
         self.positions = MemoryPositions()
         self.function = Function()
@@ -143,8 +149,16 @@ class Rig:
             grace=self.grace,
             positions=self.positions,
             report=self.report,
-            created=NOON,
+            created=self.created,
+            own=self._own,
+            turn=self._turn,
         )
+
+    async def _own(self) -> None:
+        await self.mine.wait()
+
+    async def _turn(self) -> float:
+        return self.since
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -252,6 +266,41 @@ async def test_a_slot_that_another_process_took_is_skipped() -> None:
         await asyncio.sleep(100)
     assert rig.function.ids == ["12:03:00"]
     assert "tick:2026-11-23T12:02:00Z" not in rig.positions.kept
+
+
+@pytest.mark.looptime
+async def test_a_tick_under_way_in_another_process_is_sent_again_only_once_that_has_ended() -> None:
+    rig = Rig(since=NOON.timestamp() + 121)
+    rig.mine.clear()
+    async with rig.listening():
+        await asyncio.sleep(30)
+        assert rig.report.seen == ["connected"]
+        # The other one sends three ticks, and ends with the second under way.
+        for minute in (1, 2, 3):
+            rig.positions.kept[f"tick:2026-11-23T12:0{minute}:00Z"] = Position("", 1)
+        await asyncio.sleep(160)
+        rig.positions.kept["last"] = Position("2026-11-23T12:03:00Z", 1)
+        del rig.positions.kept["tick:2026-11-23T12:01:00Z"]
+        del rig.positions.kept["tick:2026-11-23T12:03:00Z"]
+        assert rig.function.ids == []
+        rig.mine.set()
+        await asyncio.sleep(60)
+    assert rig.function.ids == ["12:02:00", "12:04:00"]
+
+
+@pytest.mark.looptime
+async def test_what_fell_due_since_the_last_sign_of_life_of_another_is_made_up_for() -> None:
+    rig = Rig(since=NOON.timestamp() + 59)
+    rig.mine.clear()
+    asyncio.get_running_loop().call_later(65, rig.mine.set)
+    assert await rig.run(70) == ["12:01:00"]
+
+
+@pytest.mark.looptime
+async def test_what_fell_due_before_the_trigger_was_there_is_not_made_up_for() -> None:
+    rig = Rig(since=NOON.timestamp(), created=NOON + timedelta(seconds=61))
+    rig.clock.step(61)
+    assert await rig.run(60) == ["12:02:00"]
 
 
 @pytest.mark.looptime

@@ -718,3 +718,30 @@ async def test_a_client_that_does_not_read_holds_up_no_other() -> None:
         status, _, body = await rig.ask(get())
         assert (status, len(body)) == (200, 8_000_000)
         stuck.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+
+async def test_sockets_that_others_listen_on_are_taken_once_it_is_known_what_serves() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        known = asyncio.Event()
+
+        async def sockets() -> list[int]:
+            await known.wait()
+            return [bound.fileno()]
+
+        async with hub(sockets=sockets) as rig:
+            served = [
+                asyncio.create_task(rig.serve({"path": path}, name=f"shop.{path[1:]}.f"))
+                for path in ("/a", "/b")
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*bound.getsockname())
+            known.set()
+            await asyncio.gather(*served)
+            assert rig.connector.port == bound.getsockname()[1]
+            for path in ("/a", "/b"):
+                assert (await rig.ask(get(path)))[0] == 200
+        # The other processes' clients are not turned away because this one ends.
+        _, writer = await asyncio.open_connection(*bound.getsockname())
+        writer.close()

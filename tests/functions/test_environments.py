@@ -76,29 +76,32 @@ def handle(event, context):
     assert not environment.name.startswith("partial-")
 
 
-async def test_two_hubs_that_build_the_same_environment_both_get_it(
+async def test_of_processes_that_want_one_environment_one_builds_and_all_get_it(
     tmp_path: Path, registry: None
 ) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        builds = [
-            tasks.create_task(Environments(tmp_path, uv=find_uv()).python([SMALL], function="f"))
-            for _ in range(2)
-        ]
+    venvs = tmp_path / "venvs"
+    with structlog.testing.capture_logs() as log:
+        async with asyncio.TaskGroup() as tasks:
+            builds = [
+                tasks.create_task(Environments(venvs, uv=find_uv()).python([SMALL], function="f"))
+                for _ in range(3)
+            ]
     pythons = {build.result() for build in builds}
     assert len(pythons) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [pythons.pop().parent.parent.name]
+    assert [path.name for path in venvs.iterdir()] == [pythons.pop().parent.parent.name]
+    assert [line["event"] for line in log].count("function.install_started") == 1
 
 
 async def test_what_cannot_be_installed_says_why_and_leaves_nothing(tmp_path: Path) -> None:
-    environments = Environments(tmp_path, uv=find_uv())
+    environments = Environments(tmp_path / "venvs", uv=find_uv())
     with pytest.raises(RequirementsError, match="nowhere"):
         await environments.python(["thing @ file:///nowhere/thing.whl"], function="f")
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "venvs").iterdir()) == []
 
 
 async def test_without_the_installer_the_message_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(RequirementsError, match=r"pip install 'triggerhub\[python\]'"):
-        await Environments(tmp_path, uv=None).python([SMALL], function="f")
+        await Environments(tmp_path / "venvs", uv=None).python([SMALL], function="f")
 
 
 async def test_a_cancelled_build_leaves_no_half_environment(tmp_path: Path) -> None:
@@ -117,10 +120,11 @@ async def test_a_cancelled_build_leaves_no_half_environment(tmp_path: Path) -> N
 
 
 async def test_what_a_killed_hub_left_behind_is_swept_away(tmp_path: Path) -> None:
-    old, new = tmp_path / "partial-old", tmp_path / "partial-new"
-    old.mkdir()
+    venvs = tmp_path / "venvs"
+    old, new = venvs / "partial-old", venvs / "partial-new"
+    old.mkdir(parents=True)
     new.mkdir()
     os.utime(old, (time.time() - 7200, time.time() - 7200))
     with pytest.raises(RequirementsError):
-        await Environments(tmp_path, uv="/bin/false").python([SMALL], function="f")
-    assert [path.name for path in tmp_path.iterdir()] == ["partial-new"]
+        await Environments(venvs, uv="/bin/false").python([SMALL], function="f")
+    assert [path.name for path in venvs.iterdir()] == ["partial-new"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from triggerhub.store.directory import lock_directory, make_directory
+from triggerhub.store.directory import directory_name, lock_directory, make_directory
 from triggerhub.store.records import StoreError
 
 _HOLD = """
@@ -84,4 +87,34 @@ def test_a_file_in_its_place_is_said_to_be_one(tmp_path: Path, below: str) -> No
         pass
     assert str(refused.value) == (
         f"{directory} cannot hold data: expected a directory, found a file"
+    )
+
+
+def test_a_directory_keeps_the_name_that_it_was_given(tmp_path: Path) -> None:
+    name = directory_name(tmp_path)
+    assert re.fullmatch("hub-[0-9a-f]{12}", name)
+    assert directory_name(tmp_path) == name
+    assert [file.name for file in tmp_path.iterdir()] == ["replica"]
+    assert (tmp_path / "replica").stat().st_mode & 0o777 == 0o600
+
+
+def test_processes_that_ask_at_once_are_told_one_name(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> str:
+        together.wait()
+        return directory_name(tmp_path)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(ask, range(8)))) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["replica"]
+
+
+def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "replica").write_text("../x\n")
+    with pytest.raises(StoreError) as refused:
+        directory_name(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path / 'replica'} holds '../x', expected hub- and twelve digits: remove it, and the "
+        "hub makes another"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """This machine has no such address (``localhost`` as ::1 without IPv6): others may do."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+UNIX = "unix:"
+"""An address that begins so is the path of a socket."""
 
 
 def split_address(address: str, option: str) -> tuple[str, int]:
@@ -45,7 +50,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def bind(address: str, option: str = "--admin") -> list[socket.socket]:
+def bind(address: str, option: str = "--admin", *, listening: bool = True) -> list[socket.socket]:
     """Sockets bound to each address that the host stands for (port 0: one port for all). Raises
     OSError with one sentence."""
     host, port = split_address(address, option)
@@ -60,7 +65,7 @@ def bind(address: str, option: str = "--admin") -> list[socket.socket]:
     for family, place in dict.fromkeys((family, place) for family, _, _, _, place in found):
         taken = bound[0].getsockname()[1] if bound else port
         try:
-            bound.append(_bound(family, (place[0], taken, *place[2:])))
+            bound.append(_bound(family, (place[0], taken, *place[2:]), listening))
         except OSError as error:
             refused = error
             if error.errno not in _NOT_HERE:
@@ -74,6 +79,25 @@ def bind(address: str, option: str = "--admin") -> list[socket.socket]:
     if refused.errno == errno.EADDRINUSE:
         said += f"; another triggerhub? choose another with {option}"
     raise OSError(f"cannot listen on {address}: {said}")
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening socket for this user alone, in the place of one that was left there. Raises
+    OSError with one sentence."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    try:
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        made.listen(128)
+    except OSError as error:
+        made.close()
+        raise OSError(f"cannot listen on {path}: {error.strerror or error}") from None
+    return made
 
 
 def read_token(address: str, file: Path | None) -> str:
@@ -132,7 +156,7 @@ class Guard:
         return None
 
 
-def _bound(family: int, place: tuple[object, ...]) -> socket.socket:
+def _bound(family: int, place: tuple[object, ...], listening: bool) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -140,8 +164,9 @@ def _bound(family: int, place: tuple[object, ...]) -> socket.socket:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.setblocking(False)
         made.bind(place)
-        # Listening now, so that a second process on the address fails here, not later.
-        made.listen(128)
+        if listening:
+            # Now, so that a second process on the address fails here, not later.
+            made.listen(128)
     except OSError:
         made.close()
         raise

@@ -12,19 +12,17 @@ from typing import Any
 from urllib.parse import unquote
 
 import structlog
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from triggerhub.admin.access import Guard, bind, is_loopback, read_token, split_address
 from triggerhub.admin.emit import Emitter, NotBound
+from triggerhub.admin.front import open_front, refusal
 from triggerhub.admin.metrics import CONTENT_TYPE, scrape
 from triggerhub.admin.redrive import Redrive, Redriven
 from triggerhub.admin.replay import binding_of, stream, wish_of
-from triggerhub.admin.server import LinesResponse, serving
+from triggerhub.admin.server import LinesResponse
 from triggerhub.admin.view import View
 from triggerhub.admin.wire import (
     BadRequest,
@@ -208,30 +206,19 @@ class Api:
 
 @asynccontextmanager
 async def serve(view: View, settings: Settings, replays: Replays) -> AsyncIterator[str]:
-    """The admin API, for as long as it is entered; yields its ``host:port``.
+    """The admin API, for as long as it is entered; yields its address.
 
     Raises OSError with one sentence where it cannot be opened to anyone, or must not be.
     """
-    token = read_token(settings.admin, settings.admin_token_file)
-    host, _ = split_address(settings.admin, "--admin")
-    sockets = bind(settings.admin)
-    port = sockets[0].getsockname()[1]
-    view.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    front = open_front(settings.admin, settings.admin_token_file)
+    view.address = front.address
     async with asyncio.TaskGroup() as tasks:
         emitter = Emitter(view, tasks)
-        app = Starlette(
-            routes=Api(view, emitter, replays).routes(),
-            middleware=[Middleware(Guard, loopback=is_loopback(host), token=token)],
-            exception_handlers={
-                HTTPException: _http_error,
-                BadRequest: _bad_request,
-                StoreError: _store_error,
-                Exception: _crash,
-            },
-        )
+        routes = Api(view, emitter, replays).routes()
         watching = tasks.create_task(view.watch())
-        async with serving(app, sockets):
-            log.info("admin.listening", url=f"http://{view.address}")
+        async with front.serving(routes, {BadRequest: _bad_request, StoreError: _store_error}):
+            if not settings.worker:
+                log.info("admin.listening", url=f"http://{view.address}")
             try:
                 yield view.address
             finally:
@@ -275,31 +262,9 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _error(status: int, error: str, message: str, headers: Any = None) -> Response:
-    return JSONResponse({"error": error, "message": message}, status, headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    names = {404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 413: "TooLarge",
-             429: "TooMany"}  # fmt: skip
-    message = error.detail
-    if message == "Not Found":
-        message = f"there is nothing at {request.url.path}"
-    elif message == "Method Not Allowed":
-        message = f"{request.url.path} does not take {request.method}"
-    name = names.get(error.status_code, "Error")
-    return _error(error.status_code, name, message, error.headers)
-
-
 async def _bad_request(_request: Request, error: Exception) -> Response:
-    return _error(400, "BadRequest", str(error))
-
-
-async def _crash(_request: Request, error: Exception) -> Response:
-    # Told to the client in short; the server, which gets it too, logs the traceback.
-    return _error(500, "InternalError", f"{type(error).__name__}: a defect of the hub; see its log")
+    return refusal(400, "BadRequest", str(error))
 
 
 async def _store_error(_request: Request, error: Exception) -> Response:
-    return _error(503, "StoreError", str(error))
+    return refusal(503, "StoreError", str(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from typer.core import TyperGroup
@@ -35,12 +34,3 @@ class Commands(TyperGroup):
             # Whoever read our output has had enough. Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside groups, at any depth."""
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from leaves(part)
-    else:
-        yield error

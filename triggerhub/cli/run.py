@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from triggerhub.cli.failure import Failure, leaves
+from triggerhub.cli.failure import Failure
+from triggerhub.sentence import sentence
 
 if TYPE_CHECKING:
     from triggerhub.app import Picture
@@ -59,24 +60,33 @@ def run(
     grace: Annotated[
         str, typer.Option(metavar="DURATION", help="What deliveries under way get at the end.")
     ] = "25s",
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=64,
+            help="Processes of one hub: each a replica, on the same addresses and data.",
+        ),
+    ] = 1,
     plain: Annotated[bool, typer.Option("--plain", help="Log lines, also on a terminal.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="More log lines; means --plain.")] = False,
 ) -> None:
     """Run a hub until it is told to stop (Ctrl-C or SIGTERM); a second time ends it at once.
 
     Without -f the manifests come from the Kubernetes API. On a terminal it shows a living picture;
-    else, or with --plain, log lines on stderr.
+    else, or with --plain or --workers, log lines on stderr.
 
     \b
     Examples:
       triggerhub run -f manifests/
       triggerhub run -f triggers/ -f functions/ --data /var/lib/triggerhub
       triggerhub run -f manifests/ --admin 0.0.0.0:9090 --admin-token-file token
+      triggerhub run -f manifests/ --workers 4
       triggerhub run --namespace shop
     """
     if filename and (namespace or kubeconfig or context):
         raise Failure("found -f and an option of a cluster, expected one of them", 2)
-    from triggerhub.app import run as run_hub
     from triggerhub.settings import Settings
 
     settings = Settings(
@@ -90,15 +100,25 @@ def run(
         admin_token_file=admin_token_file,
         grace=_seconds(grace),
     )
-    picture = None if plain or debug or not _on_terminal() else _picture(settings)
-    if picture is None:
+    picture = None
+    if workers == 1 and not plain and not debug and _on_terminal():
+        picture = _picture(settings)
+    else:
         from triggerhub.telemetry import log_to_stderr
 
         log_to_stderr(debug=debug)
     try:
-        run_hub(settings, picture)
+        if workers == 1:
+            from triggerhub.app import run as run_hub
+
+            run_hub(settings, picture)
+        else:
+            # Not the hub itself: the process that only watches over others stays small.
+            from triggerhub.workers.supervisor import run as run_workers
+
+            run_workers(settings, workers, debug=debug)
     except* OSError as errors:
-        raise Failure(_sentence(errors)) from None
+        raise Failure(sentence(errors)) from None
 
 
 def _picture(settings: Any) -> Picture:
@@ -123,11 +143,3 @@ def _seconds(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         raise Failure(f"--grace: {error}", 2) from None
-
-
-def _sentence(errors: BaseException) -> str:
-    error = next(leaves(errors))
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}"
-    return str(error) or type(error).__name__

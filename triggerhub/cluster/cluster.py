@@ -33,8 +33,13 @@ class Cluster:
     """One replica among those that watch the same manifests. All deliver; the leader, chosen by
     a Lease, writes statuses and cleans up, and acts where a source cannot be shared."""
 
-    def __init__(self, api: Api, kinds: Mapping[str, Kind], namespace: str | None) -> None:
-        """``namespace``: the one whose manifests are meant; None: all."""
+    def __init__(
+        self, api: Api, kinds: Mapping[str, Kind], namespace: str | None, worker: int = 0
+    ) -> None:
+        """``namespace``: the one whose manifests are meant; None: all. ``worker``: which of the
+        hub's processes this is, 0: the only one."""
+        replica = os.environ.get("POD_NAME") or socket.gethostname()
+        replica += f"-{worker}" if worker else ""
         self._api = api
         self._kinds = kinds
         self._leading = asyncio.Event()
@@ -45,7 +50,7 @@ class Cluster:
             # Hubs of different scopes are no replicas of each other.
             name=LEASE if namespace is None else f"{LEASE}-{namespace}",
             namespace=api.namespace,
-            identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}",
+            identity=f"{replica}_{uuid4().hex[:8]}",
             changed=self._elected,
         )
 
@@ -94,4 +99,4 @@ class Cluster:
 async def connected(settings: Settings, kinds: Mapping[str, Kind]) -> AsyncIterator[Cluster]:
     """The cluster that the settings mean. Raises OSError where no API server can be named."""
     async with await Api.connect(kubeconfig=settings.kubeconfig, context=settings.context) as api:
-        yield Cluster(api, kinds, settings.namespace)
+        yield Cluster(api, kinds, settings.namespace, settings.worker)

@@ -22,6 +22,7 @@ from triggerhub.connector import (
     Sought,
     SpecError,
     Subscription,
+    alone,
     at_once,
 )
 from triggerhub.control.binding import Listening
@@ -123,17 +124,20 @@ class Listeners:
         store: Store,
         *,
         grace: float = 25.0,
+        own: Callable[[], Awaitable[None]] = alone,
         turn: Callable[[], Awaitable[float]] = at_once,
         changed: Callable[[str], None] = unheard,
     ) -> None:
-        """``grace``: seconds that in-flight deliveries get when a listener stops. ``turn`` waits
-        until this process acts for its replicas (``Subscription.turn``). ``changed`` is called
-        with a binding's name when its source stands otherwise than before."""
+        """``grace``: seconds that in-flight deliveries get when a listener stops. ``own`` waits
+        until no other process of this hub uses its positions, ``turn`` until this one acts for
+        its replicas (``Subscription``). ``changed`` is called with a binding's name when its
+        source stands otherwise than before."""
         self._kinds = kinds
         self._installation = installation
         self._dispatcher = dispatcher
         self._store = store
         self._grace = grace
+        self._own = own
         self._turn = turn
         self._changed = changed
         self._slots: dict[str, _Slot] = {}
@@ -303,6 +307,7 @@ class Listeners:
             report=state,
             created=listening.created,
             values=listening.values,
+            own=self._own,
             turn=turn,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import importlib
 import json
@@ -13,7 +14,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -22,6 +24,7 @@ _RUNTIME = ("uvicorn>=0.50", "httptools>=0.8")
 _LIMIT = 900.0
 _STALE = 3600.0
 _SAID = 500
+_LOOK = 0.2
 
 _log = structlog.get_logger()
 
@@ -44,12 +47,13 @@ def find_uv() -> str | None:
 class Environments:
     """A folder of environments, each named by the hash of what is in it.
 
-    An environment appears under its name only when it is complete; several hubs may share the
-    folder.
+    An environment appears under its name only when it is complete. Several processes may share
+    the folder: one builds, the others wait.
     """
 
     def __init__(self, directory: Path, *, uv: str | None) -> None:
         self._directory = directory
+        self._locks = directory.with_name("locks")
         self._uv = uv
         self._building: dict[str, asyncio.Lock] = {}
 
@@ -62,7 +66,11 @@ class Environments:
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
         python = self._directory / name / "bin" / "python"
         async with self._building.setdefault(name, asyncio.Lock()):
-            if not await asyncio.to_thread(python.exists):
+            if await asyncio.to_thread(python.exists):
+                return python
+            async with self._alone(name):
+                if await asyncio.to_thread(python.exists):
+                    return python
                 log = _log.bind(function=function, requirements=" ".join(requirements))
                 log.info("function.install_started")
                 began = time.monotonic()
@@ -72,6 +80,24 @@ class Environments:
                     raise RequirementsError(str(error)) from error
                 log.info("function.install_ended", seconds=round(time.monotonic() - began, 1))
         return python
+
+    @asynccontextmanager
+    async def _alone(self, name: str) -> AsyncIterator[None]:
+        """No other process builds it meanwhile. Raises ``RequirementsError``."""
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RequirementsError(str(error)) from error
+        try:
+            while True:
+                if _locked(descriptor):
+                    break
+                # Asked again and again: a wait in a thread could not be cancelled.
+                await asyncio.sleep(_LOOK)
+            yield
+        finally:
+            os.close(descriptor)
 
     async def _build(self, target: Path, requirements: Sequence[str]) -> None:
         if self._uv is None:
@@ -122,9 +148,18 @@ class Environments:
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
         if process.returncode:
             text = " ".join(said.decode("utf-8", "replace").split())
             raise RequirementsError(text[:_SAID] or f"uv ended with exit code {process.returncode}")
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _settle(partial: Path, target: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triggerhub.store.records import StoreError
 
 _LOCK = "hub.lock"
+_NAME = "replica"
 
 
 def make_directory(directory: Path) -> None:
@@ -35,12 +38,32 @@ def open_private(file: Path, flags: int = os.O_RDWR) -> int:
         raise StoreError(f"{file} cannot be written: {error.strerror}") from error
 
 
+def directory_name(directory: Path) -> str:
+    """A name of this data directory, ``hub-`` and twelve digits: made at random when it is first
+    asked for, and kept in the directory, which must be there. Raises ``StoreError``."""
+    file = directory / _NAME
+    while True:
+        try:
+            name = file.read_text("ascii", "replace").strip()
+        except FileNotFoundError:
+            _write_once(file, f"hub-{secrets.token_hex(6)}\n")
+            continue
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read: {error.strerror}") from error
+        if not re.fullmatch(r"hub-[0-9a-f]{12}", name):
+            raise StoreError(
+                f"{file} holds {name[:40]!r}, expected hub- and twelve digits: remove it, and the "
+                "hub makes another"
+            )
+        return name
+
+
 @contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[int]:
     """Hold the data directory for this hub, and make it if need be.
 
-    The kernel gives the lock up when the process ends, however it ends. Raises ``StoreError``
-    when another hub holds it.
+    The kernel gives the lock up when the process ends, however it ends, and with it those that
+    were given the descriptor, which is yielded. Raises ``StoreError`` when another hub holds it.
     """
     make_directory(directory)
     descriptor = open_private(directory / _LOCK)
@@ -55,9 +78,24 @@ def lock_directory(directory: Path) -> Iterator[None]:
         except OSError as error:
             raise StoreError(f"{directory / _LOCK} cannot be locked: {error.strerror}") from error
         _write_pid(descriptor, directory)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _write_once(file: Path, text: str) -> None:
+    """Whole or not at all, and unless it is there: several processes may do this at once."""
+    draft = file.with_name(f"{file.name}.{secrets.token_hex(6)}")
+    descriptor = open_private(draft, os.O_WRONLY | os.O_EXCL)
+    try:
+        with suppress(FileExistsError):
+            os.write(descriptor, text.encode("ascii"))
+            os.link(draft, file)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+        draft.unlink(missing_ok=True)
 
 
 def _write_pid(descriptor: int, directory: Path) -> None:

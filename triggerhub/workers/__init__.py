@@ -1,0 +1,1 @@
+"""Several processes of one hub, supervised: each a replica, on the same addresses and data."""
