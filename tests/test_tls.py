@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 import trustme
@@ -13,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from triggerhub.tls import Contexts, Unfit
+from triggerhub.tls import Contexts, Unfit, _in_memory, _on_disk
 
 AUTHORITY = trustme.CA()
 OWN, OTHER = AUTHORITY.issue_cert("hub"), AUTHORITY.issue_cert("other")
@@ -38,6 +42,9 @@ def test_those_with_the_same_certificates_share_a_context() -> None:
     one = contexts.of(CA, None, None)
     assert contexts.of(CA, None, None) is one
     assert contexts.of(CA, CERTIFICATE, KEY) is not one
+    del one
+    gc.collect()
+    assert not contexts._known
 
 
 @pytest.mark.parametrize(
@@ -57,3 +64,13 @@ def test_what_cannot_be_one_is_told(
     with pytest.raises(Unfit) as raised:
         Contexts().of(*parts)
     assert (raised.value.part, raised.value.wanted) == (unfit, wanted)
+
+
+@pytest.mark.parametrize("file", [_in_memory, _on_disk])
+def test_what_openssl_reads_from_a_file_is_there_for_this_user_and_this_moment(
+    file: Callable[[bytes], AbstractContextManager[str]],
+) -> None:
+    with file(CA) as path:
+        assert Path(path).read_bytes() == CA
+        assert file is _in_memory or Path(path).stat().st_mode & 0o777 == 0o600
+    assert not Path(path).exists()

@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -117,6 +125,42 @@ class Text:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {**handler(schema), **self.schema()}
+
+
+_DAY = "(0[1-9]|[12][0-9]|3[01])"
+_TIME = Text(
+    # RFC 3339, section 5.6; no year 0, no leap second.
+    rf"([1-9][0-9]{{3}}|0[1-9][0-9]{{2}}|00[1-9][0-9]|000[1-9])-(0[1-9]|1[0-2])-{_DAY}"
+    r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
+    "a time such as 2026-01-31T08:00:00Z",
+    48,
+)
+
+
+def parse_time(text: str) -> datetime:
+    """An RFC 3339 date-time, section 5.6. Raises ValueError."""
+    return datetime.fromisoformat(_TIME.check(text).upper())
+
+
+def _check_time(text: str) -> str:
+    try:
+        parse_time(text)
+    except ValueError:
+        raise expected(_TIME.what) from None
+    return text
+
+
+def _text_of_time(found: object) -> object:
+    # An unquoted YAML timestamp arrives as a datetime.
+    if isinstance(found, datetime) and found.tzinfo is not None:
+        return found.isoformat()
+    return found
+
+
+Time = Annotated[str, BeforeValidator(_text_of_time), _TIME, AfterValidator(_check_time)]
+"""A field that holds an RFC 3339 date-time, as text; ``parse_time`` reads it. Its ``Field`` should
+say ``json_schema_extra={"format": "date-time"}``."""
 
 
 @dataclass(frozen=True)

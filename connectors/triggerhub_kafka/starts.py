@@ -10,9 +10,10 @@ from typing import Literal
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from triggerhub.fields import parse_time
 from triggerhub_kafka.client import Consumer
 from triggerhub_kafka.notes import Note, Seek, read_note
-from triggerhub_kafka.source import KafkaSource, StartAt, parse_time
+from triggerhub_kafka.source import KafkaSource, StartAt
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from aiokafka import errors
 from pydantic import ValidationError
 
 from triggerhub.connector import SpecError
+from triggerhub.fields import parse_time
 from triggerhub_kafka import KafkaSource
 from triggerhub_kafka.problems import explain
-from triggerhub_kafka.source import StartAt, parse_time
+from triggerhub_kafka.source import StartAt
 
 ONE = {"partition": 0, "offset": 1}
 
