@@ -6,16 +6,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from pydantic import BaseModel
 
 from triggerhub.connector import LetterPlaces, Order, Reference, SourceModel
-from triggerhub.control.outlets import Outlet
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
-from triggerhub.delivery.target import Format, OnExhausted, Target
+from triggerhub.delivery.target import Format, Letters, OnExhausted, Replies, Target
 
-Outlets = Callable[["Listening", LetterPlaces | None], Outlet]
+
+class Outward(Letters, Replies, Protocol):
+    """What writes to a source's own system."""
+
+
+Outlets = Callable[["Listening", LetterPlaces | None], Outward]
 """Makes the outlet of a binding to a place in its source's own system."""
 
 Chosen = Mapping[ResourceKey, Sequence[Function]]

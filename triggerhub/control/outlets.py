@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from triggerhub.connector import (
     Connector,
@@ -14,12 +14,10 @@ from triggerhub.connector import (
     Subscription,
     Unreadable,
 )
+from triggerhub.control.binding import Listening
 from triggerhub.delivery.course import evidence_fields
 from triggerhub.event import Event, Origin, Reply
 from triggerhub.store.records import DeadLetter, Elsewhere
-
-if TYPE_CHECKING:
-    from triggerhub.control.binding import Listening
 
 
 class Connections(Protocol):
