@@ -26,7 +26,7 @@ from triggerhub.connector import Installation
 from triggerhub.event import Event
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.client import Consumer, settings
+from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.fetching import HELD
 
 Place = tuple[str, int]
