@@ -308,6 +308,7 @@ class TestTransactions:
             async with listen(kafka, orders) as running:
                 await running.connected()
                 await put(kafka, orders, b"behind it")
+                await eventually(lambda: running.report.lags[-1:] == [0], "no lag, as none is due")
                 await client.commit_transaction()
                 await running.accepted(2)
         assert running.emit.data() == [b"open", b"behind it"]

@@ -90,9 +90,6 @@ class Brokers:
         self._free = asyncio.Event()
         self._free.set()
         self._brokers: Any = None
-        self._checking = asyncio.Lock()
-        self._readable: dict[str, float] = {}
-        """Until when a topic counts as one that may be read."""
         self._lost = False
         self._asked: set[str] = set()
         self._found: View | KafkaError | None = None
@@ -111,12 +108,9 @@ class Brokers:
     async def check_may_read(self, topics: Iterable[str], view: View) -> None:
         """Raises TopicAuthorizationFailedError for one that may be seen and not read."""
         for topic in topics:
-            async with self._checking:
-                if self._readable.get(topic, 0.0) < time.monotonic():
-                    await self._check(topic, view)
-                    self._readable[topic] = time.monotonic() + _FRESH
+            await self._check_may_read(topic, view)
 
-    async def _check(self, topic: str, view: View) -> None:
+    async def _check_may_read(self, topic: str, view: View) -> None:
         led = view.leaders[topic].items()
         answering = [(n, leader) for n, leader in led if leader not in {-1, *view.silent}]
         if not answering:

@@ -139,11 +139,12 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         assert self._brokers is not None
         view = await self._brokers.look(topics)
         known = self._client.cluster
-        for topic, leaders in view.leaders.items():
-            found = known._partitions.get(topic)
-            if found is not None and {n: at.leader for n, at in found.items()} != leaders:
+        for topic in view.leaders.keys() & self.subscription():
+            found = known._partitions.get(topic, {})
+            if {n: at.leader for n, at in found.items()} != view.leaders[topic]:
                 # A partition that another broker leads now would wait for the end of what that
-                # one holds.
+                # one holds. Of a topic that was forbidden for a moment nothing is known, and the
+                # group has assigned nothing.
                 self._client.interrupt()
                 self.refresh()
                 break

@@ -6,7 +6,7 @@ import asyncio
 from sys import intern
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 
 from triggerhub.connector import Subscription
 from triggerhub_kafka.brokers import View, beat
@@ -19,7 +19,6 @@ from triggerhub_kafka.topics import Topics
 _EVERY = 3.0
 _WITHIN = 5.0
 _AWAY_FOR = 120.0
-_UNREAD_LOOKS = 4
 
 
 class Watch:
@@ -38,7 +37,6 @@ class Watch:
         self._report = subscription.report
         self._offsets = offsets
         self._health = health
-        self._unread = 0
 
     async def run(self) -> None:
         """Until cancelled. Raises KafkaError for what no broker will take back, and after two
@@ -78,22 +76,14 @@ class Watch:
         generation = self._offsets.generation
         lags: dict[TopicPartition, int] = {}
         behind = []
-        unread = 0
         for at in self._assigned():
             standing = self._consumer.standing(at)
-            if standing is None and not view.trouble(at):
-                unread += 1
             if standing is not None and self._offsets.behind(at, standing[1]) == 0:
                 lags[at] = 0
             elif not view.trouble(at):
                 behind.append(at)
             elif standing is not None:
                 lags[at] = self._offsets.behind(at, standing[1])
-        # One of aiokafka's tasks may have ended with an error that nobody was told, such as an
-        # authorization that came back since.
-        self._unread = self._unread + 1 if unread else 0
-        if self._unread > _UNREAD_LOOKS:
-            raise IllegalStateError("partitions were assigned, and nothing is fetched")
         if behind:
             async with asyncio.timeout(_WITHIN):
                 ends = await self._consumer.end_offsets(behind)
