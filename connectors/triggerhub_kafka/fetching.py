@@ -25,6 +25,8 @@ HELD = 32 * 1024 * 1024
 HELD_MS = 30_000
 """How long a broker holds a fetch while there is nothing to fetch."""
 HELD_BRIEFLY_MS = 500
+_LEADER_EVERY = 0.5
+"""Seconds between two looks for the leader of a partition that has none."""
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 """Of a batch: base offset, length, leader's epoch, magic, CRC, attributes, last offset's delta,
@@ -93,6 +95,7 @@ class PatientFetcher(Fetcher):  # type: ignore[misc]
     to fetch: an answer comes with the first record anyway."""
 
     _came = False
+    _sought_leader = -_LEADER_EVERY
 
     def __init__(self, *arguments: Any, mending: set[TopicPartition], **options: Any) -> None:
         """``mending`` is told the partitions whose batches must go through ``mend`` from now
@@ -123,6 +126,12 @@ class PatientFetcher(Fetcher):  # type: ignore[misc]
         if not waiting and _ends_known(assignment):
             for _, request in requests:
                 request._max_wait_ms = HELD_MS
+        if leaderless:
+            # aiokafka would read the metadata again as fast as brokers answer.
+            timeout = min(timeout, _LEADER_EVERY)
+            leaderless = self._loop.time() >= self._sought_leader + _LEADER_EVERY
+            if leaderless:
+                self._sought_leader = self._loop.time()
         return requests, resets, timeout, leaderless, paused
 
 
