@@ -161,9 +161,7 @@ class Offsets:
         """Report the seek once it is done in all partitions, those of other members included.
         Raises KafkaError."""
         if self.fixed and self._source.seek is not None and not self._told:
-            async with asyncio.timeout(_COMMIT_WITHIN):
-                notes = await read_notes(self._consumer, self._consumer.subscription())
-            self._tell(notes)
+            self._tell(await read_notes(self._consumer, self._consumer.subscription()))
 
     def _tell(self, notes: Mapping[TopicPartition, Note | None]) -> None:
         done = last_done(notes, self._source.seek)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from sys import intern
 
 from aiokafka import TopicPartition
@@ -15,6 +16,8 @@ from triggerhub_kafka.health import Health
 from triggerhub_kafka.offsets import Offsets
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.topics import Topics
+
+log = logging.getLogger("triggerhub.kafka")
 
 _EVERY = 3.0
 _WITHIN = 5.0
@@ -47,8 +50,6 @@ class Watch:
                 async with asyncio.timeout(_WITHIN):
                     view = await self._topics.look()
                 self._topics.follow()
-                await self._measure(view)
-                await self._offsets.follow_seek()
             except (KafkaError, OSError) as error:
                 if isinstance(error, KafkaError) and not error.retriable:
                     raise
@@ -56,6 +57,7 @@ class Watch:
                     raise
             else:
                 self._health.back(coordinated, self._troubles(view))
+                await self._tell(view)
             await beat(_EVERY)
 
     def _troubles(self, view: View) -> dict[TopicPartition, str]:
@@ -67,6 +69,18 @@ class Watch:
     def _assigned(self) -> list[TopicPartition]:
         """Of topics that are there."""
         return [at for at in self._consumer.assignment() if at.topic in self._topics.there]
+
+    async def _tell(self, view: View) -> None:
+        """Lag and seek. Raises KafkaError as ``run`` does."""
+        try:
+            async with asyncio.timeout(_WITHIN):
+                await self._measure(view)
+                await self._offsets.follow_seek()
+        except (KafkaError, OSError) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
+                raise
+            # Brokers answer, but the one that was asked: the next look tells which.
+            log.debug("kafka.measure_failed error=%r", error)
 
     async def _measure(self, view: View) -> None:
         """What waits in each partition. The end of one comes with each fetch; it is asked for
@@ -85,8 +99,7 @@ class Watch:
             elif standing is not None:
                 lags[at] = self._offsets.behind(at, standing[1])
         if behind:
-            async with asyncio.timeout(_WITHIN):
-                ends = await self._consumer.end_offsets(behind)
+            ends = await self._consumer.end_offsets(behind)
             lags |= {at: self._offsets.behind(at, end) for at, end in ends.items()}
         if self._offsets.fixed and generation == self._offsets.generation:
             # Of many triggers on one topic, the names are the same.
