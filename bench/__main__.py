@@ -1,6 +1,6 @@
 """`make bench`: every measurement, beside what it must reach.
 
-    python -m bench [transport] [http] [kafka] [nats] [workers] [start] [kubernetes]
+    python -m bench [transport] [http] [kafka] [kafka-idle] [nats] [workers] [start] [kubernetes]
 
 One run on one machine: compare rows of one run with each other, not of two.
 """
@@ -12,7 +12,7 @@ import sys
 
 from bench.measure import machine
 
-PARTS = ("transport", "http", "kafka", "nats", "workers", "start", "kubernetes")
+PARTS = ("transport", "http", "kafka", "kafka-idle", "nats", "workers", "start", "kubernetes")
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     rows = []
     for part in chosen:
         print(f"\n{part} ...", flush=True)
-        rows += importlib.import_module(f"bench.{part}").main()
+        rows += importlib.import_module(f"bench.{part.replace('-', '_')}").main()
     print(f"\n{'':4}  {'measurement':<58} {'measured':<34} must reach")
     for row in rows:
         print(row)

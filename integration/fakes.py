@@ -79,6 +79,7 @@ class FakeReport:
         self.messages: list[str] = []
         self.lags: list[float] = []
         self.seeks: list[Sought] = []
+        self.parts: dict[str, float] = {}
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
         self.states.append("Connected")
@@ -88,8 +89,9 @@ class FakeReport:
         self.states.append(reason)
         self.messages.append(message)
 
-    def lag(self, events: float) -> None:
+    def lag(self, events: float, parts: Mapping[str, float] | None = None) -> None:
         self.lags.append(events)
+        self.parts = dict(parts or {})
 
     def sought(self, seek: Sought) -> None:
         self.seeks.append(seek)

@@ -26,7 +26,7 @@ from triggerhub.connector import Installation
 from triggerhub.event import Event
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.client import Consumer, settings
+from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.fetching import HELD
 
 Place = tuple[str, int]
@@ -308,6 +308,7 @@ class TestTransactions:
             async with listen(kafka, orders) as running:
                 await running.connected()
                 await put(kafka, orders, b"behind it")
+                await eventually(lambda: running.report.lags[-1:] == [0], "no lag, as none is due")
                 await client.commit_transaction()
                 await running.accepted(2)
         assert running.emit.data() == [b"open", b"behind it"]

@@ -195,6 +195,7 @@ def test_disks_that_are_full_lose_nothing(tmp_path: Path) -> None:
                     assert (records / f"{told.stream.topic}-0").exists()
                     fill(groups)
                     told.flows(500)  # which nobody can commit
+                    told.says("False CoordinatorUnavailable", within=30)
                     fill(records)
                     # It ends itself when it cannot write to the last of its disks.
                     eventually(lambda: not kafka.running(), "end of the broker")

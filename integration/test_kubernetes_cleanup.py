@@ -132,6 +132,24 @@ def test_a_group_is_deleted_when_the_last_replica_has_drained(
         assert warnings(room, "orders") == []
 
 
+def test_a_replica_that_died_holds_up_the_clean_up_until_its_session_has_ended(
+    room: Room, tmp_path: Path, kafka: Kafka
+) -> None:
+    stream = Stream(kafka.broker)
+    with (
+        answering() as target,
+        hub_of(room, tmp_path / "a") as first,
+        hub_of(room, tmp_path / "b") as second,
+    ):
+        room.apply(function("handle", target.url), cleaned(stream, "orders"))
+        in_use(first, room, "orders")
+        second.wait(lambda: second.condition("orders") == "True Ready", "the second member")
+        second.kill9()
+        room.delete("KafkaTrigger", "orders", f"--timeout={LIMIT:.0f}s")
+        assert group(room, "orders") not in groups(kafka.broker)
+        assert warnings(room, "orders") == []
+
+
 def test_brokers_that_are_away_hold_neither_a_trigger_nor_a_namespace_for_long(
     room: Room, tmp_path: Path, kafka: Kafka, apiserver: ApiServer
 ) -> None:

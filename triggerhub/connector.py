@@ -227,9 +227,10 @@ class Report(Protocol):
     def disconnected(self, reason: str, message: str = "") -> None:
         """``reason`` in CamelCase, e.g. ``BrokerUnreachable``; ``message`` says what to do."""
 
-    def lag(self, events: float) -> None:
+    def lag(self, events: float, parts: Mapping[str, float] | None = None) -> None:
         """How many events wait in the source for this process, as far as it can tell: what
-        several processes of a hub tell is added up."""
+        several processes of a hub tell is added up. ``parts``: and in each of its partitions or
+        shards that this process reads, by a name such as ``orders/3``."""
 
     def sought(self, seek: Sought) -> None:
         """The seek that the manifest asks for is done, now or long ago. Kept in the trigger's

@@ -22,6 +22,7 @@ from triggerhub.connector import (
 )
 from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
+from triggerhub_kafka.brokers import Shared
 from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import delete_group
@@ -50,6 +51,8 @@ class KafkaConnector:
 
     def __init__(self, installation: Installation) -> None:
         self._default_brokers = installation.environ.get(BROKERS) or "127.0.0.1:9092"
+        self._replica = installation.replica
+        self._shared = Shared()
         contexts = Contexts()
         self._accesses = Accesses(contexts)
         self._registries = Registries(contexts)
@@ -79,7 +82,8 @@ class KafkaConnector:
         except ExtraMissingError as error:
             subscription.report.disconnected(error.reason, str(error))
             raise
-        await Listener(subscription, access, schemas).run()
+        async with self._shared.of(access) as brokers:
+            await Listener(subscription, access, brokers, schemas, self._replica).run()
 
     async def clean_up(self, subscription: Subscription[KafkaSource]) -> None:
         """Delete the consumer group, with its offsets.

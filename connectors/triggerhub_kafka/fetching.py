@@ -1,8 +1,10 @@
-"""What aiokafka's fetcher lacks: an end to what it holds, and patience with names of headers.
+"""What aiokafka's fetcher lacks: an end to what it holds, patience with brokers that have nothing,
+and with names of headers.
 
 It asks again and again for every partition of which it holds nothing, also while nobody takes what
-it has; so it would hold one fetch of each partition, however many there are. And of a header whose
-name is not UTF-8, which Kafka does not forbid, it raises for ever.
+it has; so it would hold one fetch of each partition, however many there are. It asks twice a second
+where nothing comes. And of a header whose name is not UTF-8, which Kafka does not forbid, it raises
+for ever.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.util import calc_crc32c
 
 HELD = 32 * 1024 * 1024
 """Bytes of batches, as they came, from which on no more are asked for."""
+HELD_MS = 30_000
+"""How long a broker holds a fetch while there is nothing to fetch."""
+HELD_BRIEFLY_MS = 500
+_LEADER_EVERY = 0.5
+"""Seconds between two looks for the leader of a partition that has none."""
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 """Of a batch: base offset, length, leader's epoch, magic, CRC, attributes, last offset's delta,
@@ -79,18 +86,57 @@ class Fetched(OrderedDict[TopicPartition, Any]):
             return []
 
 
-def improve(fetcher: Fetcher, mending: set[TopicPartition]) -> Fetched:
-    """Bound what a fetcher holds. ``mending`` is told the partitions whose batches must go through
-    ``mend`` from now on."""
-    fetched = fetcher._records = Fetched(mending)
-    choose = fetcher._get_actions_per_node
+class WaitInterruptedError(KafkaError):  # type: ignore[misc]
+    """Ends a wait for records."""
 
-    def choose_within_bounds(assignment: Any) -> tuple[Any, ...]:
-        requests, *rest = choose(assignment)
-        return ([] if fetched.bytes > HELD else requests, *rest)
 
-    fetcher._get_actions_per_node = choose_within_bounds
-    return fetched
+class PatientFetcher(Fetcher):  # type: ignore[misc]
+    """Holds no more than ``HELD``, and lets a broker hold a fetch for long while there is nothing
+    to fetch: an answer comes with the first record anyway."""
+
+    _came = False
+    _sought_leader = -_LEADER_EVERY
+
+    def __init__(self, *arguments: Any, mending: set[TopicPartition], **options: Any) -> None:
+        """``mending`` is told the partitions whose batches must go through ``mend`` from now
+        on."""
+        super().__init__(*arguments, **options)
+        self.fetched = self._records = Fetched(mending)
+
+    async def fetched_records(self, partitions: Any, *rest: Any, **options: Any) -> Any:
+        self._came = bool(self._records.keys() & (partitions or self._records.keys()))
+        return await super().fetched_records(partitions, *rest, **options)
+
+    def _create_fetch_waiter(self) -> Any:
+        waiter = super()._create_fetch_waiter()
+        if self._came:
+            # Something came, and no record: a transaction's marker. The position has moved, and
+            # is to be committed.
+            waiter.set_exception(WaitInterruptedError())
+        self._came = True
+        return waiter
+
+    def _get_actions_per_node(self, assignment: Any) -> Any:
+        requests, resets, timeout, leaderless, paused = super()._get_actions_per_node(assignment)
+        if self.fetched.bytes > HELD:
+            requests = []
+        # aiokafka has one fetch under way for each broker: a partition that this one leaves out
+        # would wait for its end. And the first one tells where each partition ends.
+        waiting = self._records or resets or leaderless or paused
+        if not waiting and _ends_known(assignment):
+            for _, request in requests:
+                request._max_wait_ms = HELD_MS
+        if leaderless:
+            # aiokafka would read the metadata again as fast as brokers answer.
+            timeout = min(timeout, _LEADER_EVERY)
+            leaderless = self._loop.time() >= self._sought_leader + _LEADER_EVERY
+            if leaderless:
+                self._sought_leader = self._loop.time()
+        return requests, resets, timeout, leaderless, paused
+
+
+def _ends_known(assignment: Any) -> bool:
+    return all(assignment.state_value(at).highwater is not None for at in assignment.tps)
 
 
 def mend(batches: bytes) -> bytes:

@@ -11,6 +11,8 @@ from triggerhub.connector import Report
 from triggerhub_kafka.losses import Lost, told
 
 _JOIN_WITHIN = 15.0
+_COORDINATOR_WITHIN = 10.0
+_SHOWN = 3
 
 
 class Health:
@@ -29,6 +31,9 @@ class Health:
         self._away_since: float | None = None
         self._away = ""
         self._registry: tuple[str, str] | None = None
+        self._uncoordinated_since: float | None = None
+        self._troubles: Mapping[TopicPartition, str] = {}
+        self._lasting: Mapping[TopicPartition, str] = {}
         self._told: tuple[bool, str, str] = (False, "", "")
 
     def joining(self) -> None:
@@ -38,7 +43,7 @@ class Health:
 
     def seconds_joining(self) -> float:
         """How long the group has been rebalancing; 0 when it is not."""
-        return 0.0 if self._joining_since is None else time.monotonic() - self._joining_since
+        return _seconds(self._joining_since)
 
     def joined(self) -> None:
         """Partitions are assigned, their positions fixed."""
@@ -69,9 +74,17 @@ class Health:
         self.tell()
         return now - self._away_since
 
-    def back(self) -> None:
-        """The brokers answered."""
+    def back(self, coordinated: bool, troubles: Mapping[TopicPartition, str]) -> None:
+        """The brokers answered. ``coordinated``: the group's coordinator is known. ``troubles``:
+        partitions that cannot be read, and why."""
         self._away_since = None
+        if coordinated:
+            self._uncoordinated_since = None
+        elif self._uncoordinated_since is None:
+            self._uncoordinated_since = time.monotonic()
+        # A partition changes its leader within a second or two: what lasts is told.
+        self._lasting = {at: why for at, why in troubles.items() if at in self._troubles}
+        self._troubles = troubles
         self.tell()
 
     def registry(self, problem: tuple[str, str] | None) -> None:
@@ -97,6 +110,15 @@ class Health:
             names = ", ".join(sorted(self._missing))
             subject = f"topic {names} does" if len(self._missing) == 1 else f"topics {names} do"
             self._say("TopicNotFound", f"{subject} not exist on {self._brokers}")
+        elif self._lasting:
+            self._say("PartitionUnavailable", _of_partitions(self._lasting))
+        elif _seconds(self._uncoordinated_since) > _COORDINATOR_WITHIN:
+            text = (
+                f"the broker that coordinates consumer group {self._group} does not answer, while "
+                "others do: until it does, or another takes its place, no offset is committed and "
+                "no partition changes hands"
+            )
+            self._say("CoordinatorUnavailable", text)
         elif self._registry is not None:
             self._say(*self._registry)
         elif self._joining_since is None:
@@ -117,3 +139,15 @@ class Health:
         if self._told[:2] != (False, reason):
             self._told = (False, reason, message)
             self._report.disconnected(reason, message)
+
+
+def _seconds(since: float | None) -> float:
+    return 0.0 if since is None else time.monotonic() - since
+
+
+def _of_partitions(troubles: Mapping[TopicPartition, str]) -> str:
+    shown = sorted(troubles)[:_SHOWN]
+    texts = [f"topic {at.topic} partition {at.partition}: {troubles[at]}" for at in shown]
+    if len(troubles) > _SHOWN:
+        texts.append(f"{len(troubles) - _SHOWN} more")
+    return "; ".join(texts) + "; the others are read"

@@ -14,10 +14,12 @@ from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.window import Window
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.client import Consumer, settings
+from triggerhub_kafka.brokers import Brokers
+from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.decode import Record, decoder
-from triggerhub_kafka.groups import group_of
+from triggerhub_kafka.groups import group_of, member_name, until_free
 from triggerhub_kafka.health import Health
+from triggerhub_kafka.naming import FencedInstanceIdError
 from triggerhub_kafka.offsets import Offsets
 from triggerhub_kafka.problems import ListenError, explain
 from triggerhub_kafka.schemas import Schemas, learn, translate
@@ -35,11 +37,19 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Listens once. Its state is that of one membership of the consumer group."""
 
     def __init__(
-        self, subscription: Subscription[KafkaSource], access: Access, schemas: Schemas | None
+        self,
+        subscription: Subscription[KafkaSource],
+        access: Access,
+        brokers: Brokers,
+        schemas: Schemas | None = None,
+        replica: str = "",
     ) -> None:
+        """``replica``: see ``Installation``."""
         self._subscription = subscription
         self._access = access
+        self._brokers = brokers
         self._schemas = schemas
+        self._member = member_name(subscription, replica)
         self._group = group_of(subscription)
         self._health = Health(subscription.report, access.brokers, self._group, subscription.grace)
         self._window = Window(subscription)
@@ -52,18 +62,27 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         subscription = self._subscription
         source, health = subscription.source, self._health
         consumer = Consumer(
-            self._access, group_id=self._group, **settings(subscription.grace, source)
+            self._access,
+            self._brokers,
+            group_id=self._group,
+            group_instance_id=self._member,
+            **settings(subscription.grace, source),
         )
         self._consumer = consumer
         self._topics = topics = Topics(consumer, source, health)
         self._offsets = Offsets(consumer, self._group, source, topics, health, subscription.report)
-        self._watch = Watch(consumer, self._group, subscription, topics, self._offsets, health)
+        self._watch = Watch(consumer, subscription, topics, self._offsets, health)
         try:
             await self._listen()
         except (BaseExceptionGroup, KafkaError, TimeoutError) as error:
-            raise self._plain(error) from error
+            leaf, plain = self._plain(error)
+            if not isinstance(leaf, FencedInstanceIdError):
+                raise plain from error
         finally:
             await consumer.close()
+        # The other one took over. To take it back at once would go on for ever.
+        await until_free(self._brokers, self._group, self._member)
+        raise plain
 
     async def _listen(self) -> None:
         async with asyncio.timeout(_START_WITHIN):
@@ -88,7 +107,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             offsets.all_taken()
             try:
                 # At most so many are decompressed and decoded at once.
-                batches = await self._consumer.getmany(timeout_ms=1000, max_records=500)
+                batches = await self._consumer.getmany(timeout_ms=60_000, max_records=500)
             except NoOffsetForPartitionError:
                 # A partition that was assigned while getmany waited, before its start was chosen.
                 offsets.fixed = False
@@ -148,6 +167,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Called before each (re)join, while heartbeats and commits still work."""
         self._assigned.clear()
+        self._consumer.interrupt()
         self._health.joining()
         try:
             # Every member looks before it joins, so that a new topic is one rebalance for all.
@@ -173,12 +193,12 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("kafka.commit_failed group=%s error=%r", self._group, error)
             self._offsets.forget()
 
-    def _plain(self, error: BaseException) -> BaseException:
-        """The first fault of a group, in words where it is the broker's."""
+    def _plain(self, error: BaseException) -> tuple[BaseException, BaseException]:
+        """The first fault of a group, and the same in words where it is the broker's."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if not isinstance(error, KafkaError | TimeoutError):
-            return error
+            return error, error
         reason, text = explain(error, brokers=self._access.brokers, group=self._group)
         self._health.note(reason, text)
-        return ListenError(text)
+        return error, ListenError(text)

@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from triggerhub.connector import Report
 from triggerhub.window import OffsetTracker
-from triggerhub_kafka.client import Consumer
+from triggerhub_kafka.consumer import Consumer
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.losses import lose
 from triggerhub_kafka.notes import Note
@@ -63,9 +63,14 @@ class Offsets:
         """The group has begun with these topics."""
         self._whole = False
         """Every partition of them has a start that is committed, those of other members too."""
+        self._busy = asyncio.Event()
+        """There may be something to commit, or to wait for."""
+        self._taking = False
 
     def tracker(self, partition: TopicPartition) -> OffsetTracker:
         """Of what is taken from it in this generation."""
+        self._taking = True
+        self._busy.set()
         found = self._trackers.get(partition)
         if found is None:
             found = self._trackers[partition] = OffsetTracker()
@@ -76,6 +81,7 @@ class Offsets:
         positions is none: a transaction's marker, what compaction removed."""
         for partition, position in self._consumer.positions().items():
             self.tracker(partition).pass_to(position)
+        self._taking = False
 
     def revoked(self) -> None:
         """The assignment ends; until ``forget``, what is settled may still be committed."""
@@ -117,6 +123,7 @@ class Offsets:
             return False
         self.moved = starts.fresh.keys()
         self.fixed = True
+        self._busy.set()
         self._marked = self._marked or starts.marked or starts.whole
         self._whole = starts.whole
         self._begun()
@@ -204,10 +211,14 @@ class Offsets:
     async def commit_now_and_then(self) -> None:
         """Until cancelled. Raises KafkaError."""
         while True:
+            await self._busy.wait()
             await asyncio.sleep(_COMMIT_EVERY)
             await self.commit_settled()
             if self.fixed and not self._whole:
                 await self._fix_the_rest()
+            if self._whole and not self._taking and self._all_committed():
+                # An idle trigger needs no timer.
+                self._busy.clear()
 
     async def commit_settled(self) -> None:
         """Commit what may be and is not yet. Raises KafkaError."""
@@ -218,6 +229,12 @@ class Offsets:
         }
         if offsets:
             await self._commit(offsets)
+
+    def _all_committed(self) -> bool:
+        return all(
+            tracker.open() == 0 and tracker.committable() in (None, self._committed.get(partition))
+            for partition, tracker in self._trackers.items()
+        )
 
     def _reached(self) -> dict[TopicPartition, int]:
         """Of each partition the offset after the contiguous beginning of what is settled."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aiokafka import errors
+from aiokafka import TopicPartition, errors
 
 from triggerhub.connector import SpecError
+from triggerhub_kafka.naming import FencedInstanceIdError
 from triggerhub_kafka.refusal import LoginFailed, TLSFailed, TokenUnavailable
 
 
@@ -40,6 +41,15 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
         errors.GroupAuthorizationFailedError,
         "GroupNotAuthorized",
         "the hub may not use consumer group {group}: it needs Read on the group",
+    ),
+    (
+        FencedInstanceIdError,
+        "InstanceFenced",
+        (
+            "another process is in consumer group {group} under this one's name, {name}, and took "
+            "its partitions over: give each hub a data directory of its own (a copy of one holds "
+            "its name, in the file replica); this one goes on when the other has left the group"
+        ),
     ),
     (errors.ClusterAuthorizationFailedError, "ClusterNotAuthorized", "{error}"),
     (
@@ -77,15 +87,18 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
 def explain(error: Exception, *, brokers: Iterable[str], group: str) -> tuple[str, str]:
     """A reason in CamelCase and a sentence. Raises SpecError for what the manifest must cure."""
     detail = str(error) or type(error).__name__
-    subject = f"topic {_subject(error)}"
     if isinstance(error, errors.InvalidTopicError):
-        raise SpecError(f"the broker refuses {subject} as a topic name") from error
+        raise SpecError(f"the broker refuses topic {_subject(error)} as a topic name") from error
     if isinstance(error, errors.InvalidGroupIdError):
         raise SpecError(f"the broker refuses {group!r} as a consumer group") from error
     for kinds, reason, text in _REASONS:
         if isinstance(error, kinds):
             return reason, text.format(
-                error=detail, brokers=", ".join(brokers), group=group, subject=subject
+                error=detail,
+                brokers=", ".join(brokers),
+                group=group,
+                subject=f"topic {_subject(error)}",
+                name=_subject(error),
             )
     if isinstance(error, errors.KafkaTimeoutError | OSError) or getattr(error, "retriable", False):
         # aiokafka has tried again by itself until then.
@@ -97,6 +110,8 @@ def _subject(error: Exception) -> str:
     found = error.args[0] if error.args else "?"
     if isinstance(found, str):
         return found
+    if isinstance(found, TopicPartition):
+        return str(found.topic)
     if isinstance(found, Iterable):
         return ", ".join(sorted(map(str, found)))
     return str(found)

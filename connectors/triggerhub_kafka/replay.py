@@ -14,7 +14,7 @@ from triggerhub.connector import Progress, Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.client import Consumer, settings
+from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.places import say_places

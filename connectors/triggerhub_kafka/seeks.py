@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 
 from triggerhub.connector import Sought, Subscription
 from triggerhub_kafka.access import Access
-from triggerhub_kafka.client import Consumer, settings
+from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.groups import group_of
 from triggerhub_kafka.notes import Note, read_note
 from triggerhub_kafka.places import say_places

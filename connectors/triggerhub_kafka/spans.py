@@ -8,7 +8,7 @@ from datetime import datetime
 
 from aiokafka import TopicPartition
 
-from triggerhub_kafka.client import Consumer
+from triggerhub_kafka.consumer import Consumer
 from triggerhub_kafka.places import read_places
 
 

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from triggerhub.fields import parse_time
-from triggerhub_kafka.client import Consumer
+from triggerhub_kafka.consumer import Consumer
 from triggerhub_kafka.notes import Note, Seek, read_note
 from triggerhub_kafka.source import KafkaSource, StartAt
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from triggerhub_kafka.client import Consumer
+from triggerhub_kafka.brokers import View, beat
+from triggerhub_kafka.consumer import Consumer
 from triggerhub_kafka.health import Health
 from triggerhub_kafka.source import KafkaSource
 
@@ -17,8 +16,7 @@ async def find_topics(
     if source.topic_pattern is None:
         missing = frozenset(await consumer.missing(source.topic_names))
         return source.topic_names - missing, missing
-    names = await consumer.topic_names()
-    return frozenset(name for name in names if source.reads(name)), frozenset()
+    return frozenset(filter(source.reads, await consumer.topic_names())), frozenset()
 
 
 class Topics:
@@ -43,9 +41,13 @@ class Topics:
         """What to subscribe to: named topics also while they are not there."""
         return self._source.topic_names or self.there
 
-    async def look(self) -> None:
+    async def look(self) -> View:
         """Ask the brokers. Raises KafkaError."""
-        there, missing = await find_topics(self._consumer, self._source)
+        asked = self._source.topic_names or await self._matching()
+        view = await self._consumer.look(asked)
+        # Of those that match, one may have gone or been forbidden since.
+        missing = frozenset(view.missing(self._source.topic_names))
+        there = asked & view.leaders.keys()
         self.born |= missing
         if self._looked:
             self.born |= there - self.there
@@ -54,14 +56,19 @@ class Topics:
             pattern = self._source.topic_pattern
             self._health.topics(missing, pattern if pattern and not there else "")
             self._consumer.refresh()
+        return view
+
+    async def _matching(self) -> frozenset[str]:
+        return frozenset(filter(self._source.reads, await self._consumer.topic_names()))
 
     async def until_one_is_there(self) -> None:
-        """Raises KafkaError."""
+        """And may be read. Raises KafkaError."""
         while True:
-            await self.look()
+            view = await self.look()
             if self.there:
+                await self._consumer.check_may_read(self.there, view)
                 return
-            await asyncio.sleep(1.0)
+            await beat(1.0)
 
     def follow(self) -> None:
         """See to it that the group reads what is wanted; by a rebalance where it does not."""

@@ -30,7 +30,7 @@ def of(samples: dict[Sample, float], name: str, **labels: str) -> float:
 
 async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     name = hub.bind()
-    hub.sources.states[name].lag(41)
+    hub.sources.states[name].lag(41, {"orders/0": 40, 'or"d/1': 1})
     hub.sources.states[name].errors = 3
     hub.function.status["BAD"] = 422
     await hub.dispatcher.dispatch(name, Event(id="1", source="/s", type="t"))
@@ -50,6 +50,8 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     assert of(samples, "triggerhub_delivery_seconds_sum") > 0
     assert of(samples, "triggerhub_in_flight") == 0
     assert of(samples, "triggerhub_source_lag") == 41
+    assert of(samples, "triggerhub_source_partition_lag", partition="orders/0") == 40
+    assert of(samples, "triggerhub_source_partition_lag", partition='or"d/1') == 1
     assert of(samples, "triggerhub_source_errors_total") == 3
     assert of(samples, "triggerhub_dead_letters") == 1
     assert samples["triggerhub_bindings", frozenset({("state", "Ready")})] == 1

@@ -70,6 +70,17 @@ async def test_listings_are_json_and_yaml_too(hub: SmallHub) -> None:
     assert "- name: shop.orders.handle\n" in (await ask(hub, "bindings", "-o", "yaml")).out
 
 
+async def test_json_says_in_which_partition_events_wait(hub: SmallHub) -> None:
+    hub.sources.states[hub.bind()].lag(3, {"orders/0": 0, "orders/1": 3})
+    found = (await ask(hub, "bindings", "-o", "json")).json[0]
+    assert (found["lag"], found["lagByPartition"]) == (3, {"orders/0": 0, "orders/1": 3})
+
+
+async def test_what_only_grows_is_said_where_errors_are(hub: SmallHub) -> None:
+    hub.sources.states[hub.bind()].growing = "what waits in the source only grows"
+    assert "only grows" in (await ask(hub, "bindings")).out
+
+
 async def test_an_emitted_event_tells_its_story(hub: SmallHub) -> None:
     hub.bind()
     ran = await ask(hub, "emit", "orders", "--data", '{"a": 1}', "--key", "k")

@@ -420,11 +420,11 @@ def test_brokers_that_answer_do_not_hide_a_registry_that_does_not() -> None:
     health = Health(report, ["k:1"], "g", 5.0)
     health.joined()
     health.registry(("SchemaRegistryUnreachable", "no schema"))
-    health.back()
+    health.back(True, {})
     assert report.said == ["Connected", "SchemaRegistryUnreachable"]
     health.away("no answer")
     health.registry(None)
-    health.back()
+    health.back(True, {})
     assert report.said[2:] == ["BrokerUnreachable", "Connected"]
 
 

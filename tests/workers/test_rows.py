@@ -51,6 +51,13 @@ def test_a_lag_that_one_cannot_tell_is_the_others(
     assert merged_bindings(told)[0]["lag"] == expected
 
 
+def test_each_worker_tells_the_lag_of_its_own_partitions() -> None:
+    one = row(lag=3.0, lag_by_partition={"orders/0": 3.0, "orders/2": 0.0})
+    other = row(lag=4.0, lag_by_partition={"orders/1": 4.0})
+    [merged] = merged_bindings([(1, [one]), (2, [other])])
+    assert merged["lagByPartition"] == {"orders/0": 3.0, "orders/1": 4.0, "orders/2": 0.0}
+
+
 def test_what_one_cannot_tell_yet_another_may() -> None:
     done = {"id": "a", "time": "2026-01-31T08:00:00Z", "positions": "0:7"}
     [merged] = merged_bindings([(1, [row()]), (2, [row(seek=done)])])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -40,8 +40,8 @@ class Readings:
     """All that a scrape shows, as plain values: rendering them can leave the event loop."""
 
     links: Sequence[_Reading]
-    sources: Sequence[tuple[Key, float | None, int]]
-    """Key, lag, errors."""
+    sources: Sequence[tuple[Key, float | None, Mapping[str, float], int]]
+    """Key, lag, lag of each partition, errors."""
     letters: Sequence[tuple[Key, int]]
     states: Sequence[tuple[str, int]]
     functions: Sequence[Metric] = ()
@@ -68,7 +68,9 @@ def read(view: View, functions: Sequence[Metric] = ()) -> Readings:
             )
             for key, tally in view.tallies()
         ],
-        sources=[(key, source.waiting, source.errors) for key, source in view.sources()],
+        sources=[
+            (key, source.waiting, source.parts, source.errors) for key, source in view.sources()
+        ],
         letters=list(view.letters.items()),
         states=sorted(view.states().items()),
         functions=functions,
@@ -110,13 +112,22 @@ def _lines(readings: Readings) -> Iterator[str]:
     yield f'triggerhub_build_info{{version="{__version__}"}} 1'
     yield from _of_links(readings.links)
     yield from _family("source_lag", "gauge", "Events that wait in the source.")
-    for key, waiting, _ in readings.sources:
+    for key, waiting, *_ in readings.sources:
         if waiting is not None:
             yield f"triggerhub_source_lag{{{_labels(key)}}} {waiting}"
     yield from _family(
+        "source_partition_lag", "gauge", "Events that wait in one partition or shard of the source."
+    )
+    for key, _, parts, _ in readings.sources:
+        for part, waiting in parts.items():
+            yield (
+                f"triggerhub_source_partition_lag{{{_labels(key)},"
+                f'partition="{_escaped(part)}"}} {waiting}'
+            )
+    yield from _family(
         "source_errors_total", "counter", "Times that a listener lost its source or failed."
     )
-    for key, _, failures in readings.sources:
+    for key, *_, failures in readings.sources:
         yield f"triggerhub_source_errors_total{{{_labels(key)}}} {failures}"
     yield from _family("dead_letters", "gauge", "Dead letters in the store.")
     for key, number in readings.letters:
@@ -168,3 +179,7 @@ def _family(name: str, kind: str, help_text: str) -> tuple[str, str]:
 def _labels(key: Key) -> str:
     # DNS labels all three: nothing in them needs escaping.
     return f'namespace="{key[0]}",trigger="{key[1]}",function="{key[2]}"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

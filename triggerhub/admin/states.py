@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triggerhub.control.status import TriggerStatus
 from triggerhub.delivery.link import Link
@@ -37,6 +37,8 @@ class BindingView:
     rate: float = 0.0
     """Events settled per second, over the last seconds."""
     lag: float | None = None
+    lag_by_partition: Mapping[str, float] = field(default_factory=dict)
+    """Where the source has partitions or shards."""
     last_error: str = ""
     last_error_age: float | None = None
     """Seconds since an attempt last failed."""
@@ -97,6 +99,7 @@ def stopping(link: Link) -> BindingView:
         state="Stopping",
         reason="Unbound",
         message="its deliveries under way end",
+        lag_by_partition={},
         **counters(tally),
         last_error=link.last_error,
         seek=None,

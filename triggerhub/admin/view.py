@@ -204,6 +204,7 @@ class View:
             **counters(tally),
             rate=round(max(0, settled(tally) - base) / span, 1),
             lag=None if source is None else source.waiting,
+            lag_by_partition={} if source is None else dict(source.parts),
             last_error="" if link is None else link.last_error,
             last_error_age=None if failed is None else round(time.time() - failed[1], 1),
             dead_letters=self.letters.get((half.namespace, half.trigger, half.function), 0),
@@ -230,7 +231,8 @@ class View:
             return "Connecting", "Connecting", "the listener is starting"
         if status.ready.status is State.FALSE and len(status.bindings) == 1:
             return "NotReady", status.ready.reason, status.ready.message
-        return "Ready", source.reason if source.message else "Ready", source.message
+        reason, message = source.told
+        return "Ready", reason if message else "Ready", message
 
     def _sample(self) -> None:
         sampled: dict[str, int] = {}

@@ -17,7 +17,8 @@ def bindings(
 ) -> None:
     """What is bound: trigger, function, state, rate, lag, last error.
 
-    RATE is events per second, LAG what waits in the source, DEAD the dead letters kept.
+    RATE is events per second, LAG what waits in the source (json and yaml also say in which
+    partition), DEAD the dead letters kept.
 
     \b
     Examples:
@@ -49,7 +50,7 @@ def _row(binding: dict[str, Any]) -> tuple[str, ...]:
 
 def trouble(binding: dict[str, Any]) -> str:
     """What is wrong now, else the last attempt that failed and how long ago."""
-    if binding["state"] not in ("Ready", "Paused"):
+    if binding["state"] not in ("Ready", "Paused") or binding["reason"] == "LagGrowing":
         return str(binding["message"] or binding["reason"])
     if not binding["lastError"]:
         return ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ from triggerhub.connector import (
     at_once,
 )
 from triggerhub.control.binding import Listening
+from triggerhub.control.growth import Growths
 from triggerhub.control.plugins import Kind
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import unheard
@@ -35,6 +37,7 @@ log = structlog.get_logger()
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 30.0
+NO_PARTS: Mapping[str, float] = MappingProxyType({})
 HEALTHY = 60.0
 """Seconds of listening after which a failure begins the backoff anew."""
 
@@ -51,6 +54,10 @@ class SourceState:
     message: str = "the listener is starting"
     waiting: float | None = None
     """Lag in events, where the source tells."""
+    parts: Mapping[str, float] = field(default_factory=lambda: NO_PARTS)
+    """And in each of its partitions or shards."""
+    growing: str = ""
+    """That it only grows, in a sentence."""
     errors: int = 0
     refused: bool = False
     """The source half of the manifest cannot work (``SpecError``)."""
@@ -58,8 +65,20 @@ class SourceState:
     """The last one that is done, as far as is known."""
     acting: bool = False
     """Its turn has come (``Subscription.turn``)."""
+    now: Callable[[], float] = field(default=time.time, repr=False)
+    """Seconds since the epoch."""
+    _growths: Growths | None = field(default=None, repr=False)
+    """None: nothing ever waited."""
     changed: Callable[[str], None] = field(default=unheard, repr=False)
     """Called with the binding's name after each change that a condition shows."""
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """While it is connected, what there is to know: a reason and a message, which is empty
+        when all is well."""
+        if not self.growing:
+            return self.reason, self.message
+        return "LagGrowing", "; ".join(filter(None, (self.growing, self.message)))
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
         if (self.attached, self.reason, self.message) == (True, reason, message):
@@ -78,8 +97,15 @@ class SourceState:
         if before != (False, reason, message):
             self.changed(self.binding)
 
-    def lag(self, events: float) -> None:
-        self.waiting = events
+    def lag(self, events: float, parts: Mapping[str, float] | None = None) -> None:
+        self.waiting, self.parts = events, parts or NO_PARTS
+        if self._growths is None:
+            if not events:
+                return
+            self._growths = Growths()
+        if self._growths.note(self.now(), self.parts or {"": events}):
+            self.growing = self._growths.text
+            self.changed(self.binding)
 
     def sought(self, seek: Sought) -> None:
         if seek != self.seek:

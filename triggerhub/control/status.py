@@ -221,9 +221,9 @@ def _connected(trigger: Trigger, states: Sequence[SourceState]) -> Condition:
         return Condition("Connected", State.FALSE, broken.reason, broken.message)
     if any(state.attached is None for state in states):
         return Condition("Connected", State.UNKNOWN, "Connecting", states[0].message)
-    told = next((state for state in states if state.message), None)
+    told = next((state.told for state in states if state.told[1]), None)
     if told is not None:
-        return Condition("Connected", State.TRUE, told.reason, told.message)
+        return Condition("Connected", State.TRUE, *told)
     return Condition("Connected", State.TRUE, "Connected")
 
 

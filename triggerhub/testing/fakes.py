@@ -169,6 +169,7 @@ class RecordingReport:
         """Of the last of both."""
         self.lags: list[float] = []
         self.seeks: list[Sought] = []
+        self.parts: dict[str, float] = {}
         self._on_change = on_change
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
@@ -183,9 +184,10 @@ class RecordingReport:
         self.message = message
         self._say(reason)
 
-    def lag(self, events: float) -> None:
+    def lag(self, events: float, parts: Mapping[str, float] | None = None) -> None:
         """See ``Report.lag``."""
         self.lags.append(events)
+        self.parts = dict(parts or {})
 
     def sought(self, seek: Sought) -> None:
         """See ``Report.sought``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,10 @@ def _binding(rows: Sequence[tuple[int, Row]], unbound: Sequence[tuple[int, Row]]
     merged["rate"] = round(merged["rate"], 1)
     lags = [row["lag"] for _, row in rows if row["lag"] is not None]
     merged["lag"] = sum(lags) if lags else None
+    parts: Counter[str] = Counter()
+    for _, row in rows:
+        parts.update(row["lagByPartition"])
+    merged["lagByPartition"] = dict(parts)
     merged["deadLetters"] = max(row["deadLetters"] for _, row in rows)
     failed = [row for _, row in rows if row["lastError"]]
     if failed:
