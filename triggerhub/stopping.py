@@ -1,4 +1,4 @@
-"""How a process of the hub is told to stop."""
+"""How a process of the hub is told to stop, and how one ended, in words."""
 
 from __future__ import annotations
 
@@ -34,3 +34,13 @@ def stop_signals(again: Callable[[int], None] = end_at_once) -> Iterator[asyncio
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words; ``code`` as ``subprocess`` has it: of a signal, negative."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

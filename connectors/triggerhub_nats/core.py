@@ -21,7 +21,7 @@ from triggerhub_nats.client import Client, heed
 from triggerhub_nats.connection import Connection
 from triggerhub_nats.decode import Place, event_of
 from triggerhub_nats.health import Health
-from triggerhub_nats.problems import ListenError, Problem, explain_core
+from triggerhub_nats.problems import Problem, explain_core
 from triggerhub_nats.source import KeyHeader, NATSSource
 
 log = logging.getLogger("triggerhub.nats")
@@ -86,7 +86,7 @@ class CoreListener:
         made: list[Any] = []
         try:
             while True:
-                client = await self._reach()
+                client = await self._connection.reached(self._health)
                 made.clear()
                 try:
                     for subject in self._subscription.source.subject_names:
@@ -101,17 +101,6 @@ class CoreListener:
                         await asyncio.sleep(_TRY_EVERY)
         finally:
             await self._drain(made, emitting)
-
-    async def _reach(self) -> Client:
-        """The connection's client, as soon as there is one. Raises ListenError where there has
-        never been one."""
-        while (client := self._connection.client) is None or client.gone:
-            if (problem := self._connection.problem) is not None:
-                self._health.wrong(problem)
-                if not self._health.attached:
-                    raise ListenError(problem.text)
-            await self._connection.changed()
-        return client
 
     async def _watch(self, client: Client) -> None:
         """Tell how it goes, until the connection is lost."""

@@ -21,7 +21,7 @@ from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import Place, event_of
 from triggerhub_nats.health import Health
 from triggerhub_nats.held import ACK, TERM, Held, Key, confirmed
-from triggerhub_nats.problems import ListenError, explain_jetstream
+from triggerhub_nats.problems import explain_jetstream
 from triggerhub_nats.pull import Forgotten, Pull
 from triggerhub_nats.source import KeyHeader, NATSSource
 
@@ -88,7 +88,7 @@ class JetStreamListener:
     async def _follow(self) -> None:
         """From connection to connection."""
         while True:
-            client = await self._reach()
+            client = await self._connection.reached(self._health)
             client.wakes.add(self._news)
             try:
                 self._inbox = client.new_inbox()
@@ -104,17 +104,6 @@ class JetStreamListener:
             finally:
                 client.wakes.discard(self._news)
                 self._pull = None
-
-    async def _reach(self) -> Client:
-        """The connection's client, as soon as there is one. Raises ListenError where there has
-        never been one."""
-        while (client := self._connection.client) is None or client.gone:
-            if (problem := self._connection.problem) is not None:
-                self._health.wrong(problem)
-                if not self._health.attached:
-                    raise ListenError(problem.text)
-            await self._connection.changed()
-        return client
 
     async def _read(self, client: Client) -> None:
         """Until the connection is lost, or the consumer has to be looked at again."""

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from triggerhub.functions.output import Output
+from triggerhub.stopping import ending
 
 _LAST_WORDS = 0.5
 _REPORT = 64 * 1024
@@ -123,7 +124,7 @@ class Child:
         code = await asyncio.shield(self._exited)
         await asyncio.wait((self._stderr.ended,), timeout=_LAST_WORDS)
         last = self._stderr.last
-        return _ending(code) + (f": {last}" if last else "")
+        return ending(code) + (f": {last}" if last else "")
 
     async def __aenter__(self) -> Child:
         return self
@@ -182,12 +183,3 @@ class Child:
             _log.warning("function.output_dropped", function=self._name, stream=stream, lines=lines)
 
         return Output(line, dropped)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

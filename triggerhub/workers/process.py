@@ -98,13 +98,3 @@ async def _talk(channel: socket.socket, orders: bytes) -> bytes:
         while piece := await loop.sock_recv(channel, 4096):
             said += piece
     return said
-
-
-def ending(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

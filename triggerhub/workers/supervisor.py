@@ -17,13 +17,13 @@ from triggerhub import __version__
 from triggerhub.admin.access import UNIX, bind
 from triggerhub.admin.front import Front, open_front
 from triggerhub.settings import Settings
-from triggerhub.stopping import end_at_once, stop_signals
+from triggerhub.stopping import end_at_once, ending, stop_signals
 from triggerhub.store.directory import lock_directory, make_directory
 from triggerhub.store.turn import reset_turn
 from triggerhub.workers.api import Api
 from triggerhub.workers.fleet import Fleet, Worker
 from triggerhub.workers.orders import Orders
-from triggerhub.workers.process import Process, ending
+from triggerhub.workers.process import Process
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 30.0
