@@ -15,11 +15,11 @@ from integration import kafka_tools as tools
 from integration.fakes import eventually
 from integration.servers import Kafka, free_port
 from triggerhub.connector import Installation, Letter, NotTaken, Reference, Subscription, Unreadable
+from triggerhub.credentials import Contexts
 from triggerhub.event import Event, Origin, Reply
 from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource, TopicForLetters
 from triggerhub_kafka.access import Accesses
-from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.records import Outgoing
 from triggerhub_kafka.writing import Writing
 

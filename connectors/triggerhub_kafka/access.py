@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from triggerhub.connector import Subscription
-from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import text
+from triggerhub.credentials import Contexts, text
 from triggerhub_kafka.security import SASL
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.tokens import Tokens

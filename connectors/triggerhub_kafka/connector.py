@@ -20,10 +20,10 @@ from triggerhub.connector import (
     Subscription,
     Unreadable,
 )
+from triggerhub.credentials import Contexts
 from triggerhub.event import Event, Reply
 from triggerhub_kafka.access import Access, Accesses
 from triggerhub_kafka.brokers import Shared
-from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.decode import Record, decoder
 from triggerhub_kafka.groups import delete_group
 from triggerhub_kafka.letters import coordinates_of, event_of, letter_record, what_died

@@ -12,10 +12,10 @@ from urllib.parse import quote_plus, urlencode
 from aiokafka.abc import AbstractTokenProvider
 
 from triggerhub.connector import Subscription
-from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import is_token, text
+from triggerhub.credentials import TLS, Contexts, text
+from triggerhub_kafka.bearer import is_token
 from triggerhub_kafka.refusal import LoginFailed, TokenUnavailable
-from triggerhub_kafka.security import TLS, ClientCredentials
+from triggerhub_kafka.security import ClientCredentials
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.web import Answer, Unreachable, Web
 

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from triggerhub.connector import Subscription
-from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import text, token
-from triggerhub_kafka.security import TLS, SchemaRegistry
+from triggerhub.credentials import TLS, Contexts, text
+from triggerhub_kafka.bearer import token
+from triggerhub_kafka.security import SchemaRegistry
 from triggerhub_kafka.source import KafkaSource
 from triggerhub_kafka.web import Answer, Unreachable, Web
 

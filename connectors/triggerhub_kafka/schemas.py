@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from triggerhub.connector import Subscription
+from triggerhub.credentials import Contexts
 from triggerhub.event import Event
-from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.decode import Record, is_structured, origin, undecodable
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.registry import (

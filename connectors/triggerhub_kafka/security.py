@@ -8,46 +8,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from triggerhub.connector import Reference, SourceModel
+from triggerhub.credentials import TLS, Account
 from triggerhub.fields import IPV6, PORT, Rule, Text
 
 _PLACE = rf"([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?"
-
-Account = Annotated[str, Field(min_length=1, max_length=1024)] | Reference
-"""A text, or where it is kept."""
-
-
-def _half_a_pair(tls: TLS) -> str:
-    if (tls.certificate is None) == (tls.key is None):
-        return ""
-    found = "key" if tls.certificate is None else "certificate"
-    return f"found only {found}, expected both certificate and key, or neither"
-
-
-class TLS(SourceModel):
-    """Encrypted connections. The broker's certificate is always checked, its host name too."""
-
-    field_rules = (
-        Rule(
-            "has(self.certificate) == has(self.key)",
-            "expected both certificate and key, or neither",
-            _half_a_pair,
-        ),
-    )
-
-    ca: Reference | None = Field(
-        default=None,
-        description="Certificates to trust (PEM): the authority that signed the brokers'. "
-        "Default: the authorities that the system trusts.",
-    )
-    certificate: Reference | None = Field(
-        default=None,
-        description="The hub's own certificate (PEM, with those in between), where the brokers "
-        "want one; with key.",
-    )
-    key: Reference | None = Field(
-        default=None, description="Its private key (PEM, not encrypted); with certificate."
-    )
-
 
 _EXACTLY_ONE = "expected exactly one of token, oauth, provider for OAUTHBEARER"
 _BOTH = "expected username and password, and none of token, oauth, provider, for this mechanism"

@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 from aiokafka.abc import AbstractTokenProvider
 
 from triggerhub.connector import SpecError, Subscription
-from triggerhub_kafka.certificates import Contexts
-from triggerhub_kafka.kept import is_token, text, token
+from triggerhub.credentials import Contexts, text
+from triggerhub_kafka.bearer import is_token, token
 from triggerhub_kafka.oauth import Granted, client_account
 from triggerhub_kafka.refusal import TokenUnavailable
 from triggerhub_kafka.security import SASL

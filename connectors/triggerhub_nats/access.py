@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from triggerhub.connector import Reference, SpecError, Subscription
-from triggerhub.tls import Contexts, Unfit
+from triggerhub.credentials import TLS, Contexts, text, unfit
 from triggerhub_nats.source import NATSSource, Security
 
 _JWT = b"-----BEGIN NATS USER JWT-----"
+_WHERE = "spec.source.security"
 _SEED = b"-----BEGIN USER NKEY SEED-----"
 
 Secret = tuple[str, ...]
@@ -72,25 +73,12 @@ class Accesses:
         self, security: Security | None, subscription: Subscription[NATSSource]
     ) -> ssl.SSLContext:
         tls = None if security is None else security.tls
-        parts = {
-            name: None if tls is None else getattr(tls, name)
-            for name in ("ca", "certificate", "key")
-        }
-        values = {
-            name: None if reference is None else subscription.value(reference)
-            for name, reference in parts.items()
-        }
-        try:
-            return self._contexts.of(values["ca"], values["certificate"], values["key"])
-        except Unfit as unfit:
-            raise _unfit(f"tls.{unfit.part}", parts[unfit.part], unfit.wanted) from None
+        return self._contexts.of(tls or TLS(), f"{_WHERE}.tls", subscription)
 
 
 def _login(security: Security, subscription: Subscription[NATSSource]) -> Secret:
     if security.user is not None:
-        name = security.user.name
-        if isinstance(name, Reference):
-            name = _text("user.name", name, subscription)
+        name = _text("user.name", security.user.name, subscription)
         return "user", name, _text("user.password", security.user.password, subscription)
     if security.token is not None:
         return "token", _text("token", security.token, subscription)
@@ -140,20 +128,9 @@ def _signer(seed: str) -> Callable[[str], bytes]:
     return sign
 
 
-def _text(where: str, reference: Reference, subscription: Subscription[NATSSource]) -> str:
-    """Without the newline that editors and ``echo`` put at the end."""
-    try:
-        text = subscription.value(reference).decode()
-    except UnicodeDecodeError:
-        # Not its cause: that shows the bytes.
-        raise _unfit(where, reference, "UTF-8 text") from None
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text or "\0" in text:
-        raise _unfit(where, reference, "text that is not empty, without NUL")
-    return text
+def _text(where: str, value: str | Reference, subscription: Subscription[NATSSource]) -> str:
+    return text(f"{_WHERE}.{where}", value, subscription)
 
 
-def _unfit(where: str, reference: object, wanted: str) -> SpecError:
-    return SpecError(
-        f"spec.source.security.{where}: expected {wanted} in {reference}, found something else"
-    )
+def _unfit(where: str, reference: Reference, wanted: str) -> SpecError:
+    return unfit(f"{_WHERE}.{where}", reference, wanted)

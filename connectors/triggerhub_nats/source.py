@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from triggerhub.connector import Reference, SourceModel
+from triggerhub.credentials import TLS, Account
 from triggerhub.fields import IPV6, PORT, Rule, Text, Time
 
 # White space and control characters end a word of the protocol; the others have a meaning of
@@ -71,45 +72,10 @@ class KeyHeader(SourceModel):
     )
 
 
-def _half_a_pair(tls: TLS) -> str:
-    if (tls.certificate is None) == (tls.key is None):
-        return ""
-    found = "key" if tls.certificate is None else "certificate"
-    return f"found only {found}, expected both certificate and key, or neither"
-
-
-class TLS(SourceModel):
-    """Encrypted connections. The server's certificate is always checked, its host name too."""
-
-    field_rules = (
-        Rule(
-            "has(self.certificate) == has(self.key)",
-            "expected both certificate and key, or neither",
-            _half_a_pair,
-        ),
-    )
-
-    ca: Reference | None = Field(
-        default=None,
-        description="Certificates to trust (PEM): the authority that signed the servers'. "
-        "Default: the authorities that the system trusts.",
-    )
-    certificate: Reference | None = Field(
-        default=None,
-        description="The hub's own certificate (PEM, with those in between), where the servers "
-        "want one; with key.",
-    )
-    key: Reference | None = Field(
-        default=None, description="Its private key (PEM, not encrypted); with certificate."
-    )
-
-
 class User(SourceModel):
     """A name and a password."""
 
-    name: Annotated[str, Field(min_length=1, max_length=1024)] | Reference = Field(
-        description="Of the account: as text, or where it is kept."
-    )
+    name: Account = Field(description="Of the account: as text, or where it is kept.")
     password: Reference = Field(description="Of the account.")
 
 

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from triggerhub.connector import Reference, SpecError
+from triggerhub.credentials import Contexts
 from triggerhub.testing.fakes import subscription
 from triggerhub_kafka import KafkaSource
 from triggerhub_kafka.access import Accesses
-from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.problems import explain
 from triggerhub_kafka.refusal import LoginFailed, TLSFailed, Tried, why
 

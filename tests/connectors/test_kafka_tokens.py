@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from triggerhub.connector import Installation, Reference, SpecError
 from triggerhub.control.references import references
+from triggerhub.credentials import Contexts
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Accesses
-from triggerhub_kafka.certificates import Contexts
 from triggerhub_kafka.oauth import Account, Granted
 from triggerhub_kafka.problems import ExtraMissingError
 from triggerhub_kafka.refusal import TokenUnavailable
