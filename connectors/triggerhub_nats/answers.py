@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import nats.errors
 
 from triggerhub.event import Outcome, Reply, Settled
-from triggerhub_nats.client import heed
-from triggerhub_nats.connection import Connection
+from triggerhub.nats.client import heed
+from triggerhub.nats.connection import Connection
 
 log = logging.getLogger("triggerhub.nats")
 

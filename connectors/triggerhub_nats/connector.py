@@ -6,8 +6,9 @@ from __future__ import annotations
 from types import TracebackType
 
 from triggerhub.connector import Installation, SpecError, Subscription
-from triggerhub_nats.access import Access, Accesses
-from triggerhub_nats.connection import Connections
+from triggerhub.nats.access import Access
+from triggerhub.nats.connection import Connections
+from triggerhub_nats.access import Accesses
 from triggerhub_nats.core import CoreListener
 from triggerhub_nats.jetstream import JetStreamListener
 from triggerhub_nats.source import NATSSource, check_server

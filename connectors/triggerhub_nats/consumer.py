@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from triggerhub.connector import Subscription
-from triggerhub_nats.client import Client, Refusal
-from triggerhub_nats.problems import Problem
+from triggerhub.nats.client import Client, Refusal
+from triggerhub.nats.problems import Problem
 from triggerhub_nats.source import NATSSource, Start
 
 ACK_WAIT = 15.0

@@ -15,13 +15,13 @@ from nats.aio.msg import Msg
 
 from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome, Request
+from triggerhub.nats.client import Client, heed
+from triggerhub.nats.connection import Connection
+from triggerhub.nats.problems import Problem, explain_core
 from triggerhub.window import Window
 from triggerhub_nats.answers import Answers, answer_of
-from triggerhub_nats.client import Client, heed
-from triggerhub_nats.connection import Connection
 from triggerhub_nats.decode import Place, event_of
-from triggerhub_nats.health import Health
-from triggerhub_nats.problems import Problem, explain_core
+from triggerhub_nats.health import Health, reached
 from triggerhub_nats.source import KeyHeader, NATSSource
 
 log = logging.getLogger("triggerhub.nats")
@@ -86,7 +86,7 @@ class CoreListener:
         made: list[Any] = []
         try:
             while True:
-                client = await self._connection.reached(self._health)
+                client = await reached(self._connection, self._health)
                 made.clear()
                 try:
                     for subject in self._subscription.source.subject_names:

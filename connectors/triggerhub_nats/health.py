@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from triggerhub.connector import Report
-from triggerhub_nats.problems import Problem
+from triggerhub.nats.client import Client
+from triggerhub.nats.connection import Connection
+from triggerhub.nats.problems import Problem
+
+
+class ListenError(Exception):
+    """Listening failed; its text says what was found and what to do."""
 
 
 class Health:
@@ -32,3 +38,15 @@ class Health:
                 self._report.connected()
             else:
                 self._report.connected(note.reason, note.text)
+
+
+async def reached(connection: Connection, health: Health) -> Client:
+    """The client, as soon as there is one; ``health`` is told why there is none. Raises
+    ListenError for a listener that was never attached."""
+    while (client := connection.client) is None or client.gone:
+        if (problem := connection.problem) is not None:
+            health.wrong(problem)
+            if not health.attached:
+                raise ListenError(problem.text)
+        await connection.changed()
+    return client

@@ -14,14 +14,14 @@ from nats.aio.msg import Msg
 
 from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome, Settled
+from triggerhub.nats.client import Client, heed
+from triggerhub.nats.connection import Connection
+from triggerhub.nats.problems import explain_jetstream
 from triggerhub.window import Window
-from triggerhub_nats.client import Client, heed
-from triggerhub_nats.connection import Connection
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import Place, event_of
-from triggerhub_nats.health import Health
+from triggerhub_nats.health import Health, reached
 from triggerhub_nats.held import ACK, TERM, Held, Key, confirmed
-from triggerhub_nats.problems import explain_jetstream
 from triggerhub_nats.pull import Forgotten, Pull
 from triggerhub_nats.source import KeyHeader, NATSSource
 
@@ -88,7 +88,7 @@ class JetStreamListener:
     async def _follow(self) -> None:
         """From connection to connection."""
         while True:
-            client = await self._connection.reached(self._health)
+            client = await reached(self._connection, self._health)
             client.wakes.add(self._news)
             try:
                 self._inbox = client.new_inbox()

@@ -8,7 +8,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from triggerhub_nats.client import Client, heed
+from triggerhub.nats.client import Client, heed
 from triggerhub_nats.consumer import Consumer
 
 _EXPIRES = 30.0

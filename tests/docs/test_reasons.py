@@ -21,6 +21,7 @@ _CAMEL = re.compile(r"[A-Z]+[a-z]+([A-Z]+[a-z]+)*")
 
 # Where conditions and states get their reasons.
 _REASON_GIVERS = (
+    "triggerhub/nats/*.py",
     "triggerhub/control/listeners.py",
     "triggerhub/control/services.py",
     "triggerhub/control/status.py",

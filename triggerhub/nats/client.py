@@ -18,7 +18,7 @@ import nats.errors
 from nats.aio.client import Client as NATSClient
 from nats.aio.msg import Msg
 
-from triggerhub_nats.access import Access
+from triggerhub.nats.access import Access
 
 T = TypeVar("T")
 

@@ -11,10 +11,9 @@ from types import TracebackType
 
 import nats.errors
 
-from triggerhub_nats.access import Access
-from triggerhub_nats.client import Client
-from triggerhub_nats.health import Health
-from triggerhub_nats.problems import ListenError, Problem, explain
+from triggerhub.nats.access import Access
+from triggerhub.nats.client import Client
+from triggerhub.nats.problems import Problem, explain
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0
@@ -36,17 +35,6 @@ class Connection:
     async def changed(self) -> None:
         """Wait until there is another client, none, or another round failed."""
         await self._changed.wait()
-
-    async def reached(self, health: Health) -> Client:
-        """The client, as soon as there is one; ``health`` is told why there is none. Raises
-        ListenError for a listener that was never attached."""
-        while (client := self.client) is None or client.gone:
-            if (problem := self.problem) is not None:
-                health.wrong(problem)
-                if not health.attached:
-                    raise ListenError(problem.text)
-            await self.changed()
-        return client
 
     async def run(self) -> None:
         """Until cancelled: connect, watch, connect again."""

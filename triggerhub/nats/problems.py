@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import nats.errors
 
-from triggerhub_nats.client import Denied, HungUp, NotEncrypted, Refusal
+from triggerhub.nats.client import Denied, HungUp, NotEncrypted, Refusal
 
 
 class Problem(NamedTuple):
@@ -16,10 +16,6 @@ class Problem(NamedTuple):
 
     reason: str
     text: str
-
-
-class ListenError(Exception):
-    """Listening failed; its text says what was found and what to do."""
 
 
 _LOGIN = ("authorization violation", "authentication", "account", "user ")
