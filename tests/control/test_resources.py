@@ -26,7 +26,7 @@ from triggerhub.control.resources import (
     TriggerSpec,
     Where,
 )
-from triggerhub.control.scalars import go_duration, seconds
+from triggerhub.durations import go_duration, seconds
 
 
 class Source(SourceModel):

@@ -14,7 +14,7 @@ from triggerhub.admin.wire import BadRequest, Json
 from triggerhub.connector import GivenBack, SpecError
 from triggerhub.control.binding import Binding
 from triggerhub.control.replays import Refused, Replays, Standing, Wish
-from triggerhub.control.scalars import seconds
+from triggerhub.durations import seconds
 
 _EVERY = 0.5
 """Seconds between two lines."""

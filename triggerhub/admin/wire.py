@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triggerhub.admin.states import BindingView, FunctionView
-from triggerhub.control.scalars import seconds
 from triggerhub.control.status import TriggerStatus
+from triggerhub.durations import seconds
 from triggerhub.event import Event
 from triggerhub.store.records import DeadLetter, Delivery, Selection
 

@@ -143,7 +143,7 @@ def redrive(
       triggerhub dlq redrive --trigger shop/orders --reason Rejected
       triggerhub dlq redrive --all --timeout 5m
     """
-    from triggerhub.control.scalars import seconds
+    from triggerhub.durations import seconds
 
     body = _selected("redrive", ids, trigger, function, reason, older_than, everything)
     try:

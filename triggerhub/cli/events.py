@@ -205,7 +205,7 @@ def _extension(text: str) -> tuple[str, str]:
 
 
 def _patience(timeout: str) -> float:
-    from triggerhub.control.scalars import seconds
+    from triggerhub.durations import seconds
 
     try:
         return seconds(timeout) + 15.0

@@ -137,7 +137,7 @@ def _on_terminal() -> bool:
 
 
 def _seconds(text: str) -> float:
-    from triggerhub.control.scalars import seconds
+    from triggerhub.durations import seconds
 
     try:
         return seconds(text)

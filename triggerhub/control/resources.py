@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from triggerhub.control.faults import Fault, dotted
 from triggerhub.control.places import FieldPath
-from triggerhub.control.scalars import Duration
 from triggerhub.control.services import Service
 from triggerhub.control.specs import (
     CodeSpec,
@@ -27,6 +26,7 @@ from triggerhub.control.specs import (
     RetryPolicy,
     TriggerSpec,
 )
+from triggerhub.durations import Duration
 
 __all__ = [
     "API_VERSION",

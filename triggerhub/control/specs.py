@@ -12,7 +12,6 @@ from pydantic.alias_generators import to_camel
 from triggerhub.connector import LetterPlaces, Order
 from triggerhub.control.scalars import (
     HTTPURL,
-    Duration,
     FilePath,
     Handler,
     LabelKey,
@@ -23,8 +22,8 @@ from triggerhub.control.scalars import (
     URLPath,
     VariableName,
     VariableValue,
-    go_duration,
 )
+from triggerhub.durations import Duration, go_duration
 from triggerhub.fields import Checked, Rule
 
 
