@@ -93,6 +93,8 @@ class FakeReport:
         self.lags.append(events)
         self.parts = dict(parts or {})
 
+    def turned_away(self, reason: str) -> None: ...
+
     def sought(self, seek: Sought) -> None:
         self.seeks.append(seek)
 

@@ -232,6 +232,10 @@ class Report(Protocol):
         several processes of a hub tell is added up. ``parts``: and in each of its partitions or
         shards that this process reads, by a name such as ``orders/3``."""
 
+    def turned_away(self, reason: str) -> None:
+        """Somebody who sent something was refused, and no event came of it. ``reason`` in
+        CamelCase, one of few: they are counted by it."""
+
     def sought(self, seek: Sought) -> None:
         """The seek that the manifest asks for is done, now or long ago. Kept in the trigger's
         status."""

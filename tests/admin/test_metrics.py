@@ -32,6 +32,8 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     name = hub.bind()
     hub.sources.states[name].lag(41, {"orders/0": 40, 'or"d/1': 1})
     hub.sources.states[name].errors = 3
+    for reason in ("NoCredentials", "BadSignature", "NoCredentials"):
+        hub.sources.states[name].turned_away(reason)
     hub.function.status["BAD"] = 422
     await hub.dispatcher.dispatch(name, Event(id="1", source="/s", type="t"))
     await hub.dispatcher.dispatch(name, Event(id="BAD", source="/s", type="t"))
@@ -53,6 +55,8 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     assert of(samples, "triggerhub_source_partition_lag", partition="orders/0") == 40
     assert of(samples, "triggerhub_source_partition_lag", partition='or"d/1') == 1
     assert of(samples, "triggerhub_source_errors_total") == 3
+    assert of(samples, "triggerhub_requests_refused_total", reason="NoCredentials") == 2
+    assert of(samples, "triggerhub_requests_refused_total", reason="BadSignature") == 1
     assert of(samples, "triggerhub_dead_letters") == 1
     assert samples["triggerhub_bindings", frozenset({("state", "Ready")})] == 1
     assert any(

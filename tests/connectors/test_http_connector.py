@@ -47,6 +47,7 @@ class NoPositions:
 class Reported:
     def __init__(self) -> None:
         self.state = ""
+        self.turned: list[str] = []
         self.changed = asyncio.Event()
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
@@ -58,6 +59,10 @@ class Reported:
         self.changed.set()
 
     def lag(self, events: float, parts: object = None) -> None: ...
+
+    def turned_away(self, reason: str) -> None:
+        self.turned.append(reason)
+
     def sought(self, seek: Sought) -> None: ...
 
     async def until(self, start: str) -> str:

@@ -40,8 +40,8 @@ class Readings:
     """All that a scrape shows, as plain values: rendering them can leave the event loop."""
 
     links: Sequence[_Reading]
-    sources: Sequence[tuple[Key, float | None, Mapping[str, float], int]]
-    """Key, lag, lag of each partition, errors."""
+    sources: Sequence[tuple[Key, float | None, Mapping[str, float], int, Mapping[str, int]]]
+    """Key, lag, lag of each partition, errors, who was refused by reason."""
     letters: Sequence[tuple[Key, int]]
     states: Sequence[tuple[str, int]]
     functions: Sequence[Metric] = ()
@@ -69,7 +69,8 @@ def read(view: View, functions: Sequence[Metric] = ()) -> Readings:
             for key, tally in view.tallies()
         ],
         sources=[
-            (key, source.waiting, source.parts, source.errors) for key, source in view.sources()
+            (key, source.waiting, source.parts, source.errors, dict(source.turned))
+            for key, source in view.sources()
         ],
         letters=list(view.letters.items()),
         states=sorted(view.states().items()),
@@ -118,7 +119,7 @@ def _lines(readings: Readings) -> Iterator[str]:
     yield from _family(
         "source_partition_lag", "gauge", "Events that wait in one partition or shard of the source."
     )
-    for key, _, parts, _ in readings.sources:
+    for key, _, parts, *_ in readings.sources:
         for part, waiting in parts.items():
             yield (
                 f"triggerhub_source_partition_lag{{{_labels(key)},"
@@ -127,8 +128,17 @@ def _lines(readings: Readings) -> Iterator[str]:
     yield from _family(
         "source_errors_total", "counter", "Times that a listener lost its source or failed."
     )
-    for key, *_, failures in readings.sources:
+    for key, _, _, failures, _ in readings.sources:
         yield f"triggerhub_source_errors_total{{{_labels(key)}}} {failures}"
+    yield from _family(
+        "requests_refused_total", "counter", "Requests that were refused and became no event."
+    )
+    for key, *_, turned in readings.sources:
+        for reason, number in sorted(turned.items()):
+            yield (
+                f"triggerhub_requests_refused_total{{{_labels(key)},"
+                f'reason="{_escaped(reason)}"}} {number}'
+            )
     yield from _family("dead_letters", "gauge", "Dead letters in the store.")
     for key, number in readings.letters:
         yield f"triggerhub_dead_letters{{{_labels(key)}}} {number}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class SourceState:
     growing: str = ""
     """That it only grows, in a sentence."""
     errors: int = 0
+    turned: Counter[str] = field(default_factory=Counter)
+    """Those who were refused, by reason."""
     refused: bool = False
     """The source half of the manifest cannot work (``SpecError``)."""
     seek: Sought | None = None
@@ -106,6 +109,9 @@ class SourceState:
         if self._growths.note(self.now(), self.parts or {"": events}):
             self.growing = self._growths.text
             self.changed(self.binding)
+
+    def turned_away(self, reason: str) -> None:
+        self.turned[reason] += 1
 
     def sought(self, seek: Sought) -> None:
         if seek != self.seek:

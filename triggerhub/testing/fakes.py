@@ -169,6 +169,8 @@ class RecordingReport:
         """Of the last of both."""
         self.lags: list[float] = []
         self.seeks: list[Sought] = []
+        self.turned: list[str] = []
+        """Reasons why callers were refused."""
         self.parts: dict[str, float] = {}
         self._on_change = on_change
 
@@ -188,6 +190,10 @@ class RecordingReport:
         """See ``Report.lag``."""
         self.lags.append(events)
         self.parts = dict(parts or {})
+
+    def turned_away(self, reason: str) -> None:
+        """See ``Report.turned_away``."""
+        self.turned.append(reason)
 
     def sought(self, seek: Sought) -> None:
         """See ``Report.sought``."""
