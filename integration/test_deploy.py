@@ -29,7 +29,14 @@ from triggerhub.control.plugins import Kind
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "triggerhub"
 ACCOUNT = "system:serviceaccount:triggerhub:triggerhub"
-KINDS = ("crontriggers", "httptriggers", "kafkatriggers", "natstriggers", "echotriggers")
+KINDS = (
+    "crontriggers",
+    "httptriggers",
+    "kafkatriggers",
+    "kinesistriggers",
+    "natstriggers",
+    "echotriggers",
+)
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "Namespace"}
 POLICY = {
     "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
@@ -300,6 +307,8 @@ def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
         trigger("HTTPTrigger", "http", "f", {"path": "/x"}),
         trigger("KafkaTrigger", "kafka", "f",
                 {"topic": "t", "brokers": ["127.0.0.1:1"]}),
+        trigger("KinesisTrigger", "kinesis", "f",
+                {"stream": "s", "region": "eu-central-1", "endpoint": "http://127.0.0.1:1"}),
         trigger("NATSTrigger", "nats", "f", {"stream": "s", "servers": ["127.0.0.1:1"]}),
         refers("echo", "s", "m"),
     )  # fmt: skip

@@ -279,7 +279,7 @@ def test_two_replicas_serve_from_a_read_only_image(hub: Cluster) -> None:
     assert inside("triggerhub", "--version").startswith("triggerhub 0.")
     connectors = inside("triggerhub", "connectors")
     assert [line.split()[0] for line in connectors.splitlines()[1:]] == [
-        "CronTrigger", "HTTPTrigger", "KafkaTrigger", "NATSTrigger",
+        "CronTrigger", "HTTPTrigger", "KafkaTrigger", "KinesisTrigger", "NATSTrigger",
     ]  # fmt: skip
     assert inside("id", "-u").strip() == "65532"
     with pytest.raises(AssertionError, match="Read-only file system"):

@@ -12,6 +12,7 @@ SOURCES: dict[str, Body] = {
     "CronTrigger": {"schedule": "*/5 * * * *"},
     "HTTPTrigger": {},
     "KafkaTrigger": {"topic": "orders"},
+    "KinesisTrigger": {"stream": "orders"},
     "NATSTrigger": {"stream": "orders"},
 }
 CODE: Body = {"runtime": "python", "handler": "main.handle", "inline": {"main.py": "x = 1\n"}}
@@ -46,7 +47,7 @@ def framed(metadata: Body | None = None, **frame: Any) -> Body:
 def rows() -> list[Row]:
     """All, each with a name of its own."""
     sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _nats(),
-                _cron(), _http(), _functions(), _frames())  # fmt: skip
+                _kinesis(), _cron(), _http(), _functions(), _frames())  # fmt: skip
     return [row for section in sections for row in section]
 
 
@@ -473,6 +474,63 @@ def _nats() -> Iterator[Row]:
             {"tls": {"certificate": kept}}, {"tls": {"insecure": True}}))),
     ]  # fmt: skip
     yield from _of("NATSTrigger", yes, no)
+
+
+def _kinesis() -> Iterator[Row]:
+    kept = {"secretRef": {"name": "aws", "key": "some.key"}}
+    stream: Body = {"stream": "a"}
+    arn = "arn:aws:kinesis:eu-central-1:123456789012:stream/"
+    role = "arn:aws:iam::123456789012:role/"
+    key = {"accessKeyId": "AKIA", "secretAccessKey": kept}
+    yes: list[Body] = [
+        *({"stream": name} for name in ("ORDERS", "a-b_c.d", "a" * 128)),
+        {"streamARN": arn + "a-b.c"}, {"streamARN": f"arn:aws-cn{arn[7:]}a", "stream": None},
+        *(stream | one for one in _each("region", (None, "us-gov-west-1", "local"))),
+        *(stream | one for one in _each("endpoint", (
+            None, "https://kinesis.eu-central-1.amazonaws.com", "http://127.0.0.1:4568/",
+            "http://[::1]:4568", "https://vpce-1.example"))),
+        *(stream | one for one in _each("credentials", (
+            None, key, key | {"accessKeyId": kept}, key | {"sessionToken": {"env": "T"}}))),
+        *(stream | one for one in _each("assumeRole", (
+            None, {"roleARN": role + "reader"},
+            {"roleARN": role + "path/to/it", "externalId": "a:b/c", "sessionName": "hub@x"}))),
+        *(stream | one for one in _each("startFrom", (
+            "Latest", "TrimHorizon", None, {"timestamp": TIME}))),
+        *(stream | one for one in _each("outOfRange", (None, "TrimHorizon", "Latest", "Stop"))),
+        *(stream | one for one in _each("seek", (
+            None, {"id": "2026-11-23-a", "to": "Latest"}, {"id": "1", "to": "TrimHorizon"},
+            {"id": "a" * 63, "to": {"timestamp": TIME}}))),
+        stream | {"cleanup": "Delete"}, stream | {"cleanup": "Keep"},
+    ]  # fmt: skip
+    no: list[Body] = [
+        {}, {"stream": None}, {"stream": "a", "streamARN": arn + "a"},
+        *({"stream": name} for name in ("", "a b", "a/b", "a*", "ö", "a\n", "a" * 129, 1)),
+        *({"streamARN": name} for name in (
+            "", "a", arn, arn + "a/b", arn.replace("kinesis", "dynamodb") + "a",
+            arn.replace("123456789012", "1") + "a", arn + "a:b", arn + "a" * 129)),
+        {"streamARN": arn + "a", "region": "eu-central-1"},
+        *(stream | one for one in _each("region", ("", "eu central", "EU", 1, "a" * 64))),
+        *(stream | one for one in _each("endpoint", (
+            "", "127.0.0.1:4568", "ftp://a", "http://a/b", "http://u:p@a", "http://a:0",
+            "http://a?b", "http://"))),
+        *(stream | one for one in _each("credentials", (
+            {}, {"accessKeyId": "A"}, {"secretAccessKey": kept}, key | {"secretAccessKey": "s"},
+            key | {"accessKeyId": ""}, key | {"token": kept}, key | {"sessionToken": "t"}))),
+        *(stream | one for one in _each("assumeRole", (
+            {}, {"roleARN": "reader"}, {"roleARN": role}, {"roleARN": role + "a b"},
+            {"roleARN": role + "a", "externalId": "a"},
+            {"roleARN": role + "a", "sessionName": "a b"}))),
+        *(stream | one for one in _each("startFrom", (
+            "Earliest", "latest", {}, {"timestamp": "today"}, {"timestamp": None}, 5,
+            {"timestamp": TIME, "sequence": 1}))),
+        *(stream | one for one in _each("outOfRange", ("Earliest", "Stopp", ""))),
+        *(stream | one for one in _each("seek", (
+            {}, {"id": "a"}, {"to": "Latest"}, {"id": "", "to": "Latest"},
+            {"id": "a b", "to": "Latest"}, {"id": "a", "to": "Earliest"},
+            {"id": "a" * 64, "to": "Latest"}))),
+        stream | {"cleanup": "delete"}, stream | {"shard": "shardId-000000000000"},
+    ]  # fmt: skip
+    yield from _of("KinesisTrigger", yes, no)
 
 
 def _cron() -> Iterator[Row]:

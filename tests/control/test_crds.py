@@ -84,7 +84,7 @@ def test_names_are_kubernetes_own(kind: str) -> None:
 
 def test_no_two_kinds_share_a_short_name() -> None:
     short = [name for kind in ALL for name in of(kind)["spec"]["names"].get("shortNames", ())]
-    assert sorted(short) == ["ct", "fn", "ht", "kt", "nt"]
+    assert sorted(short) == ["ct", "fn", "ht", "kst", "kt", "nt"]
 
 
 def test_a_table_shows_what_a_trigger_listens_to_and_how_it_is() -> None:
@@ -96,6 +96,7 @@ def test_a_table_shows_what_a_trigger_listens_to_and_how_it_is() -> None:
         "CronTrigger": ".spec.source.schedule",
         "HTTPTrigger": ".spec.source.path",
         "KafkaTrigger": ".spec.source['topic','topics','topicPattern']",
+        "KinesisTrigger": ".spec.source['stream','streamARN']",
         "NATSTrigger": ".spec.source['stream','subject','subjects']",
         "EchoTrigger": None,
     }

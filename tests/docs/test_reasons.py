@@ -32,6 +32,7 @@ _REASON_GIVERS = (
     "connectors/triggerhub_*/connector.py",
     "connectors/triggerhub_*/listener.py",
     "connectors/triggerhub_kafka/*.py",
+    "connectors/triggerhub_kinesis/*.py",
     "connectors/triggerhub_nats/*.py",
 )
 _GIVING = frozenset(

@@ -30,13 +30,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 
 {{- define "triggerhub.kindRules" -}}
 - apiGroups: [triggerhub.dev]
-  resources: [functions, crontriggers, httptriggers, kafkatriggers, natstriggers]
+  resources: [functions, crontriggers, httptriggers, kafkatriggers, kinesistriggers, natstriggers]
   verbs: [list, watch]
 - apiGroups: [triggerhub.dev]
-  resources: [functions/status, crontriggers/status, httptriggers/status, kafkatriggers/status, natstriggers/status]
+  resources: [functions/status, crontriggers/status, httptriggers/status, kafkatriggers/status, kinesistriggers/status, natstriggers/status]
   verbs: [patch]
 - apiGroups: [triggerhub.dev]  # for onFunctionDelete
-  resources: [crontriggers, httptriggers, kafkatriggers, natstriggers]
+  resources: [crontriggers, httptriggers, kafkatriggers, kinesistriggers, natstriggers]
   verbs: [delete]
 - apiGroups: [triggerhub.dev]  # for the finalizer: kinds with `cleanup` in their source
   resources: [kafkatriggers]
