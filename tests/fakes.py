@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from triggerhub.connector import Positions
+from triggerhub.connector import InboxFull, Positions
 from triggerhub.delivery.endpoint import Endpoint
 from triggerhub.delivery.transport import Away, NoReply, Transport
 from triggerhub.event import Event, Reply
-from triggerhub.store.records import DeadLetter, Deleted, Delivery, Selection, StoreError
+from triggerhub.store.records import (
+    DeadLetter,
+    Deleted,
+    Delivery,
+    Entry,
+    Put,
+    Selection,
+    StoreError,
+    Waiting,
+)
 
 
 @dataclass
@@ -121,10 +130,71 @@ class MemoryJournal:
         return [d for d in reversed(self.noted) if d.id == event_id]
 
 
-class MemoryStore:
-    """Dead letters and journal only."""
+@dataclass
+class MemoryInbox:
+    """Windows do not end."""
+
+    entries: dict[int, Event] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    last: int = 0
+    reads: int = 0
+    most: int = 1_000_000
+    trouble: str = ""
+    """Set: nothing can be written, for this reason."""
+
+    async def put(self, event: Event, *, once: str = "", window: float = 0.0) -> Put:
+        await self._reach()
+        if once in self.known:
+            return Put(self.known[once], fresh=False)
+        if len(self.entries) >= self.most:
+            raise InboxFull("the inbox is full")
+        before, self.last = self.last, self.last + 1
+        self.entries[self.last] = event
+        if once:
+            self.known[once] = self.last
+        return Put(self.last, fresh=True, before=before)
+
+    async def read(
+        self, after: int = 0, *, limit: int = 256, size: int = 8 * 1024 * 1024
+    ) -> Sequence[Entry]:
+        self.reads += 1
+        await self._reach()
+        return [Entry(n, event) for n, event in self.entries.items() if n > after][:limit]
+
+    async def remove(self, numbers: Collection[int]) -> None:
+        await self._reach()
+        for number in numbers:
+            self.entries.pop(number, None)
+
+    async def has(self, number: int) -> bool | None:
+        await self._reach()
+        return number in self.entries if 0 < number <= self.last else None
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise StoreError(self.trouble)
+
+
+class MemoryInboxes:
+    """The part of a store that keeps inboxes."""
 
     def __init__(self) -> None:
+        self.inboxes: dict[str, MemoryInbox] = {}
+
+    def inbox(self, binding: str) -> MemoryInbox:
+        return self.inboxes.setdefault(binding, MemoryInbox())
+
+    async def waiting(self) -> Mapping[str, Waiting]:
+        found = {name: Waiting(len(one.entries), 0) for name, one in self.inboxes.items()}
+        return {name: waiting for name, waiting in found.items() if waiting.events}
+
+
+class MemoryStore(MemoryInboxes):
+    """Dead letters, journal and inboxes."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.dead_letters = MemoryDeadLetters()
         self.journal = MemoryJournal()
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from triggerhub.event import EMPTY, Event, Origin, Outcome, Reply
+from triggerhub.event import EMPTY, Event, Origin, Outcome, Reply, Settled
 from triggerhub.fields import Checked, Rule
 
 
@@ -50,6 +50,10 @@ class NotTaken(Exception):  # noqa: N818 - a fact about the place, mostly not a 
         something; else it is away."""
         super().__init__(text)
         self.refused = refused
+
+
+class InboxFull(OSError):  # noqa: N818 - a fact about the inbox
+    """An inbox holds as many events as it may, or as many bytes: a sentence that says how many."""
 
 
 class Unreadable(LookupError):  # noqa: N818
@@ -203,6 +207,48 @@ class Positions(Protocol):
 
     async def release(self, key: str) -> None:
         """Give up a claim that this process holds; no error otherwise."""
+
+
+class Taken(NamedTuple):
+    """An event that is in an inbox, or was."""
+
+    number: int
+    """Where: no other event of any inbox gets the same."""
+    fresh: bool = True
+    """False: it was put before, within the window, and nothing was put now."""
+
+
+class Fate(NamedTuple):
+    """What became of an event that was put into an inbox."""
+
+    settled: Settled | None
+    """None: it waits for its delivery, or is under way."""
+    attempts: int = 0
+    """So far, as far as this process knows."""
+    detail: str = ""
+    """One line; empty where there is nothing to say."""
+
+
+class Intake(Protocol):
+    """Where a source that keeps nothing itself makes events safe before they are delivered: the
+    hub's inbox of this subscription. The hub delivers what is in it, in the order in which it was
+    put and with all that ``emit`` does, in one process at a time, whether or not anybody listens.
+    """
+
+    async def put(self, event: Event, *, window: float = 0.0) -> Taken:
+        """Returns when the event is safe: written and synced. What ``origin`` says is asked now.
+
+        ``window``: an event of the same ``source`` and ``id`` that was put in the last so many
+        seconds is this one, and nothing is put. Raises ``InboxFull``; another ``OSError`` when
+        the store cannot be written. Cancelled, it may have been put.
+        """
+
+    async def fate(
+        self, event_id: str, source: str, taken: int, within: float = 0.0
+    ) -> Fate | None:
+        """What became of the event that was ``taken`` under this number; waits for its outcome
+        for ``within`` seconds at most. None: no event has that number, or it left the inbox and
+        how is not known any more. Raises ``OSError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

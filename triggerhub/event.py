@@ -39,8 +39,7 @@ class Origin:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Request:
-    """An HTTP request to be passed on as it is (synchronous HTTP triggers); its body is the
-    event's data."""
+    """An HTTP request to be passed on as it is (HTTP triggers); its body is the event's data."""
 
     method: str
     path: str = ""
@@ -48,6 +47,8 @@ class Request:
     query: str = ""
     """Without the question mark, still percent-encoded."""
     headers: Headers = ()
+    deferred: bool = False
+    """True: nobody waits for the answer. It is delivered like any other event."""
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,8 @@ class Event:
     origin: Callable[[], Origin] | None = None
     """Asked for only when the event becomes a dead letter."""
     request: Request | None = None
-    """Set: the event is a synchronous request. One attempt, and the function's answer comes
-    back in ``Outcome.reply`` whatever its status."""
+    """Set: the event is a request. Unless that is deferred, one attempt, and the function's answer
+    comes back in ``Outcome.reply`` whatever its status."""
     fault: str | None = None
     """Set: the source could not make sense of the record. It is never sent; it becomes a dead
     letter with this reason."""

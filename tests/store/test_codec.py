@@ -13,6 +13,7 @@ from triggerhub.event import Event, Origin, Request, Settled
 from triggerhub.store.codec import (
     delivery_of,
     delivery_text,
+    entry_of,
     letter_of,
     letter_row,
     searchable,
@@ -140,6 +141,22 @@ def test_what_belongs_to_the_process_is_left_out() -> None:
         last_time=1.0,
     )
     assert letter_of(letter_row(letter)).event == event
+
+
+def test_a_request_that_nobody_waits_for_is_kept() -> None:
+    asked = Request(method="PUT", headers=((b"x-a", b"\xff"),), deferred=True)
+    event = Event(id="1", source="s", type="t", request=asked)
+    letter = DeadLetter(
+        id="A", namespace="n", trigger="t", function="f", event=event, origin=Origin(),
+        reason="Rejected", detail="", last_status=None, last_response=b"", attempts=1,
+        first_time=1.0, last_time=1.0,
+    )  # fmt: skip
+    assert letter_of(letter_row(letter)).event == event
+
+
+def test_an_entry_that_makes_no_sense_is_told() -> None:
+    with pytest.raises(StoreError, match="entry 7 of an inbox is damaged"):
+        entry_of(7, "{}", b"")
 
 
 def test_data_that_the_source_has_as_it_is_is_kept_once() -> None:

@@ -327,7 +327,7 @@ class TestOpening:
                 await _stored(directory, read_only=read_only)
             assert str(refused.value) == (
                 f"{file} was written by a newer triggerhub: found schema version 99, "
-                "expected at most 2"
+                "expected at most 3"
             )
 
     async def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_letters(
@@ -335,14 +335,17 @@ class TestOpening:
     ) -> None:
         letter = _letter()
         _written_by_the_first_version(tmp_path / "triggerhub.db", letter)
-        with pytest.raises(StoreError, match=r"older triggerhub \(schema version 1, expected 2\)"):
+        with pytest.raises(StoreError, match=r"older triggerhub \(schema version 1, expected 3\)"):
             await _stored(tmp_path, read_only=True)
         elsewhere = Elsewhere(kind="KafkaTrigger", coordinates={"offset": "3"}, size=9)
         entry = replace(_letter(b""), elsewhere=elsewhere)
         async with SQLiteStore(tmp_path) as store:
             await store.dead_letters.add(entry)
             found = await store.dead_letters.list(EVERYTHING)
+            await store.inbox("a.b.c").put(letter.event)
+            waiting = await store.waiting()
         assert [one.id for one in found] == [letter.id, entry.id]
+        assert waiting["a.b.c"].events == 1
         assert found[0].event == letter.event
         assert [one.elsewhere for one in found] == [None, elsewhere]
 
@@ -668,6 +671,45 @@ class TestClaims:
         await store.sweep()
         left = await store._writer.read(lambda db: db.execute("SELECT key FROM claims").fetchall())
         assert left == [("long",)]
+
+
+class TestInbox:
+    async def test_a_window_lasts_as_long_as_its_put_said(
+        self, store: SQLiteStore, clock: Clock
+    ) -> None:
+        inbox = store.inbox("a.b.c")
+        first = await inbox.put(_letter().event, once="key", window=60.0)
+        clock.now += 59.0
+        assert not (await inbox.put(_letter().event, once="key", window=3600.0)).fresh
+        await store.sweep()
+        clock.now += 0.5
+        assert not (await inbox.put(_letter().event, once="key", window=60.0)).fresh
+        clock.now += 0.5
+        later = await inbox.put(_letter().event, once="key", window=60.0)
+        assert later.fresh
+        assert later.number > first.number
+
+    async def test_a_sweep_forgets_windows_that_are_over(
+        self, store: SQLiteStore, clock: Clock
+    ) -> None:
+        for key, window in (("short", 10.0), ("long", 100.0)):
+            await store.inbox("a.b.c").put(_letter().event, once=key, window=window)
+        clock.now += 10.0
+        await store.sweep()
+        left = await store._writer.read(lambda db: db.execute("SELECT key FROM once").fetchall())
+        assert left == [("long",)]
+
+    async def test_inboxes_made_in_two_processes_at_once_share_nothing(
+        self, store: SQLiteStore, directory: Path
+    ) -> None:
+        async with SQLiteStore(directory) as other, asyncio.TaskGroup() as tasks:
+            puts = [
+                tasks.create_task(each.inbox(f"a.{number}.c").put(_letter().event))
+                for number in range(20)
+                for each in (store, other)
+            ]
+        assert len({put.result().number for put in puts}) == 40
+        assert {waiting.events for waiting in (await store.waiting()).values()} == {2}
 
 
 class TestDeadLetters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,14 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from triggerhub.connector import PositionConflict
-from triggerhub.event import Event, Origin, Settled
-from triggerhub.store.records import Attempt, DeadLetter, Delivery, Selection, Store
+from triggerhub.connector import InboxFull, PositionConflict
+from triggerhub.event import Event, Origin, Request, Settled
+from triggerhub.store.records import (
+    Attempt,
+    DeadLetter,
+    Delivery,
+    Entry,
+    Room,
+    Selection,
+    Store,
+    Waiting,
+)
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
 
-OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
-"""Each call is one more process that opens the same store."""
+OpenStore = Callable[..., AbstractAsyncContextManager[Store]]
+"""Each call is one more process that opens the same store; ``room`` says how much each inbox may
+hold."""
 
 
 def _letter(**fields: object) -> DeadLetter:
@@ -61,7 +71,7 @@ def _delivery(event_id: str = "0:7", **fields: object) -> Delivery:
 
 @pytest.fixture(params=["sqlite"])
 def open_store(tmp_path: Path) -> OpenStore:
-    return lambda: SQLiteStore(tmp_path / "data")
+    return lambda **options: SQLiteStore(tmp_path / "data", **options)
 
 
 @pytest.fixture
@@ -380,3 +390,178 @@ class TestJournal:
             store.journal.note(noted)
         async with open_store() as store:
             assert await store.journal.find("\udcff ü") == [noted]
+
+
+def _event(event_id: str, data: bytes = b"{}") -> Event:
+    return Event(id=event_id, source="/http/shop/orders", type="t", data=data)
+
+
+def _ids(entries: Sequence[Entry]) -> list[str]:
+    return [entry.event.id for entry in entries]
+
+
+class TestInbox:
+    async def test_an_event_comes_back_as_it_was_put_from_any_process_after_a_restart(
+        self, open_store: OpenStore
+    ) -> None:
+        origin = Origin(
+            coordinates={"subject": "a.b"},
+            key=b"\xff\x00",
+            headers=(("a", b"\xfe\x00"), ("a", None), ("empty", b"")),
+            value=b"whole",
+        )
+        event = Event(
+            id="1 \ud800 ä\x00",
+            source="/http/shop/orders",
+            type="t",
+            data=bytes(range(256)) * 100,
+            datacontenttype="",
+            subject="größe",
+            time=datetime(2026, 2, 3, 4, 5, 6, 789_123, timezone(timedelta(hours=5.5))),
+            key="",
+            extensions={"tenant": "ß"},
+            fault="bad",
+            origin=lambda: origin,
+        )
+        asked = Request(
+            method="PUT", path="/7", query="a=1", headers=((b"x-a", b"\xff"),), deferred=True
+        )
+        plain = replace(event, id="2", data=b"", time=None, origin=None, request=asked)
+        async with open_store() as store:
+            for each in (event, plain):
+                await store.inbox("a.b.c").put(each)
+        async with open_store() as store:
+            found = [entry.event for entry in await store.inbox("a.b.c").read()]
+        assert [replace(each, origin=None) for each in found] == [
+            replace(event, origin=None),
+            plain,
+        ]
+        assert [each.origin and each.origin() for each in found] == [origin, None]
+
+    async def test_each_inbox_is_read_in_the_order_in_which_it_was_put_page_by_page(
+        self, store: Store, other: Store
+    ) -> None:
+        for number in range(6):
+            each = (store, other)[number % 2]
+            await each.inbox("a.b.c").put(_event(f"{number}", b"x" * 100))
+            await each.inbox("a.b.d").put(_event(f"other {number}"))
+        inbox = store.inbox("a.b.c")
+        entries = await inbox.read()
+        assert _ids(entries) == ["0", "1", "2", "3", "4", "5"]
+        numbers = [entry.number for entry in entries]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] > 0
+        assert _ids(await inbox.read(limit=2)) == ["0", "1"]
+        assert _ids(await inbox.read(numbers[1], limit=3)) == ["2", "3", "4"]
+        assert _ids(await inbox.read(size=250)) == ["0", "1"]
+        assert _ids(await inbox.read(size=1)) == ["0"]
+        assert await inbox.read(numbers[-1]) == []
+
+    async def test_what_is_removed_is_gone_and_its_number_is_never_given_again(
+        self, store: Store, other: Store
+    ) -> None:
+        inbox = store.inbox("a.b.c")
+        puts = [await inbox.put(_event(f"{number}")) for number in range(3)]
+        numbers = [put.number for put in puts]
+        await inbox.remove(numbers[1:])
+        await inbox.remove([*numbers[1:], numbers[-1] + 1000])
+        await inbox.remove([])
+        assert _ids(await other.inbox("a.b.c").read()) == ["0"]
+        later = await other.inbox("a.b.c").put(_event("3"))
+        assert later.number > max(numbers)
+        assert _ids(await inbox.read()) == ["0", "3"]
+
+    async def test_one_inbox_removes_nothing_of_another(self, store: Store) -> None:
+        mine = (await store.inbox("a.b.c").put(_event("mine"))).number
+        theirs = (await store.inbox("a.b.d").put(_event("theirs"))).number
+        await store.inbox("a.b.c").remove([mine, theirs])
+        assert _ids(await store.inbox("a.b.d").read()) == ["theirs"]
+
+    async def test_whether_an_event_is_there_was_there_or_never_was(self, store: Store) -> None:
+        inbox = store.inbox("a.b.c")
+        assert await inbox.has(1) is None
+        here = (await inbox.put(_event("0"))).number
+        gone = (await inbox.put(_event("1"))).number
+        await inbox.remove([gone])
+        assert await inbox.has(here) is True
+        assert await inbox.has(gone) is False
+        assert await inbox.has(gone + 1000) is None
+
+    async def test_what_was_put_once_is_not_put_again_within_its_window(
+        self, store: Store, other: Store
+    ) -> None:
+        first = await store.inbox("a.b.c").put(_event("0"), once="key \ud800", window=60.0)
+        await store.inbox("a.b.c").remove([first.number])
+        again = await other.inbox("a.b.c").put(_event("1"), once="key \ud800", window=60.0)
+        assert (first.fresh, again.fresh) == (True, False)
+        assert again.number == first.number
+        assert await store.inbox("a.b.c").read() == []
+        for binding, once in (("a.b.c", "another"), ("a.b.d", "key \ud800"), ("a.b.c", "")):
+            assert (await store.inbox(binding).put(_event("2"), once=once, window=60.0)).fresh
+
+    async def test_of_many_at_once_one_is_put(self, store: Store, other: Store) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            puts = [
+                tasks.create_task(
+                    each.inbox("a.b.c").put(_event(f"{number}"), once="key", window=60.0)
+                )
+                for number in range(10)
+                for each in (store, other)
+            ]
+        assert sum(put.result().fresh for put in puts) == 1
+        assert len({put.result().number for put in puts}) == 1
+        assert len(await store.inbox("a.b.c").read()) == 1
+
+    async def test_a_store_that_tells_what_was_put_before_tells_the_truth(
+        self, store: Store, other: Store
+    ) -> None:
+        before: int | None = 0
+        for number in range(6):
+            inbox = (store, other)[number % 2].inbox("a.b.c")
+            put = await inbox.put(_event(f"{number}"))
+            assert put.before in (before, None)
+            before = put.number
+            if number % 3 == 0:
+                await inbox.remove([put.number])
+
+    async def test_a_full_inbox_takes_nothing_until_something_was_removed(
+        self, open_store: OpenStore
+    ) -> None:
+        async with open_store(room=Room(events=2)) as store:
+            inbox = store.inbox("a.b.c")
+            first = await inbox.put(_event("0"))
+            await inbox.put(_event("1"))
+            with pytest.raises(InboxFull, match=r"a\.b\.c is full.* 2 events"):
+                await inbox.put(_event("2"), once="key", window=60.0)
+            await store.inbox("a.b.d").put(_event("0"))
+            await inbox.remove([first.number])
+            assert (await inbox.put(_event("2"), once="key", window=60.0)).fresh
+            assert _ids(await inbox.read()) == ["1", "2"]
+
+    async def test_an_inbox_is_full_by_bytes_but_takes_one_event_of_any_size(
+        self, open_store: OpenStore
+    ) -> None:
+        async with open_store(room=Room(size=10_000)) as store:
+            inbox = store.inbox("a.b.c")
+            large = await inbox.put(_event("0", b"x" * 20_000))
+            with pytest.raises(InboxFull, match="10000 bytes"):
+                await inbox.put(_event("1"))
+            await inbox.remove([large.number])
+            for number in range(2):
+                await inbox.put(_event(f"{number}", b"x" * 4_000))
+            with pytest.raises(InboxFull):
+                await inbox.put(_event("2", b"x" * 4_000))
+
+    async def test_what_waits_is_told_by_binding(self, store: Store, other: Store) -> None:
+        assert await store.waiting() == {}
+        numbers = [
+            (await store.inbox(binding).put(_event("0", b"x" * 1000))).number
+            for binding in ("a.b.c", "a.b.c", "a.b.d")
+        ]
+        found = await other.waiting()
+        assert {binding: each.events for binding, each in found.items()} == {"a.b.c": 2, "a.b.d": 1}
+        assert 2_000 <= found["a.b.c"].size < 4_000
+        await store.inbox("a.b.c").remove(numbers[:1])
+        assert (await other.waiting())["a.b.c"].events == 1
+        await store.inbox("a.b.c").remove(numbers[:2])
+        assert (await other.waiting()).get("a.b.c", Waiting(0, 0)) == Waiting(0, 0)

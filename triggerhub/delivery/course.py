@@ -98,7 +98,7 @@ class Course:
             namespace=target.namespace,
             trigger=target.trigger,
             function=target.function,
-            event=replace(event, origin=None, request=None),
+            event=replace(event, origin=None),
             origin=event.origin() if event.origin is not None else Origin(),
             reason=reason,
             detail=self.describe(),

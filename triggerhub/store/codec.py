@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from triggerhub.event import Event, Origin, Settled
-from triggerhub.store.records import Attempt, DeadLetter, Delivery, Elsewhere, StoreError
+from triggerhub.event import Event, Origin, Request, Settled
+from triggerhub.store.records import Attempt, DeadLetter, Delivery, Elsewhere, Entry, StoreError
 
 LETTER_COLUMNS = (
     "id, namespace, trigger, function, reason, evidence, last_response, origin_key, data, elsewhere"
@@ -29,16 +29,9 @@ def searchable(text: str) -> str:
 def letter_row(letter: DeadLetter) -> LetterRow:
     """The values of ``LETTER_COLUMNS``."""
     event, origin = letter.event, letter.origin
-    attributes = {name: getattr(event, name) for name in _ATTRIBUTES}
     evidence = {
-        "event": {name: value for name, value in attributes.items() if value is not None},
-        "time": None if event.time is None else event.time.isoformat(),
-        "extensions": dict(event.extensions),
-        "coordinates": dict(origin.coordinates),
-        "headers": [
-            [name, None if value is None else b64encode(value).decode("ascii")]
-            for name, value in origin.headers
-        ],
+        **_event_fields(event),
+        **_origin_fields(origin),
         "detail": letter.detail,
         "lastStatus": letter.last_status,
         "attempts": letter.attempts,
@@ -46,7 +39,7 @@ def letter_row(letter: DeadLetter) -> LetterRow:
         "lastTime": letter.last_time,
     }
     if origin.value != event.data:  # else it is kept but once
-        evidence["value"] = None if origin.value is None else b64encode(origin.value).decode()
+        evidence["value"] = _base64(origin.value)
     return (
         searchable(letter.id),
         searchable(letter.namespace),
@@ -67,27 +60,13 @@ def letter_of(row: LetterRow) -> DeadLetter:
     last_response, key, data, elsewhere = row[6:]
     try:
         kept = json.loads(evidence)
-        time = kept["time"]
         return DeadLetter(
             id=letter_id,
             namespace=namespace,
             trigger=trigger,
             function=function,
-            event=Event(
-                **kept["event"],
-                data=data,
-                time=None if time is None else datetime.fromisoformat(time),
-                extensions=kept["extensions"],
-            ),
-            origin=Origin(
-                coordinates=kept["coordinates"],
-                key=key,
-                headers=tuple(
-                    (name, None if value is None else b64decode(value))
-                    for name, value in kept["headers"]
-                ),
-                value=_value(kept, data),
-            ),
+            event=_event(kept, data),
+            origin=_origin(kept, key, data),
             reason=reason,
             detail=kept["detail"],
             last_status=kept["lastStatus"],
@@ -99,6 +78,85 @@ def letter_of(row: LetterRow) -> DeadLetter:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"dead letter {letter_id} is damaged: {error!r}") from error
+
+
+def entry_text(event: Event) -> str:
+    """An event of an inbox as JSON, without its data."""
+    kept = _event_fields(event)
+    if event.origin is not None:
+        origin = event.origin()
+        kept |= _origin_fields(origin)
+        kept["key"] = _base64(origin.key)
+        if origin.value != event.data:
+            kept["value"] = _base64(origin.value)
+    return json.dumps(kept, default=str)
+
+
+def entry_of(number: int, text: str, data: bytes) -> Entry:
+    """Raises ``StoreError`` when the text makes no sense."""
+    try:
+        kept = json.loads(text)
+        event = _event(kept, data)
+        if "coordinates" in kept:
+            origin = _origin(kept, _bytes(kept["key"]), data)
+            event = replace(event, origin=lambda: origin)
+        return Entry(number, event)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"entry {number} of an inbox is damaged: {error!r}") from error
+
+
+def _event_fields(event: Event) -> dict[str, Any]:
+    attributes = {name: getattr(event, name) for name in _ATTRIBUTES}
+    kept: dict[str, Any] = {
+        "event": {name: value for name, value in attributes.items() if value is not None},
+        "time": None if event.time is None else event.time.isoformat(),
+        "extensions": dict(event.extensions),
+    }
+    request = event.request
+    if request is not None and request.deferred:  # else it belongs to the process
+        headers = [[n.decode("latin-1"), v.decode("latin-1")] for n, v in request.headers]
+        kept["request"] = [request.method, request.path, request.query, headers]
+    return kept
+
+
+def _event(kept: dict[str, Any], data: bytes) -> Event:
+    time, request = kept["time"], kept.get("request")
+    return Event(
+        **kept["event"],
+        data=data,
+        time=None if time is None else datetime.fromisoformat(time),
+        extensions=kept["extensions"],
+        request=None if request is None else _request(*request),
+    )
+
+
+def _request(method: str, path: str, query: str, headers: list[list[str]]) -> Request:
+    fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+    return Request(method=method, path=path, query=query, headers=fields, deferred=True)
+
+
+def _origin_fields(origin: Origin) -> dict[str, Any]:
+    return {
+        "coordinates": dict(origin.coordinates),
+        "headers": [[name, _base64(value)] for name, value in origin.headers],
+    }
+
+
+def _origin(kept: dict[str, Any], key: bytes | None, data: bytes) -> Origin:
+    return Origin(
+        coordinates=kept["coordinates"],
+        key=key,
+        headers=tuple((name, _bytes(value)) for name, value in kept["headers"]),
+        value=_value(kept, data),
+    )
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else b64encode(value).decode("ascii")
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)
 
 
 def _value(kept: dict[str, Any], data: bytes) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -70,7 +70,8 @@ class DeadLetter:
     trigger: str
     function: str
     event: Event
-    """As it was sent: attributes and data byte for byte (``origin`` and ``request`` unset)."""
+    """As it was sent: attributes and data byte for byte (``origin`` unset; ``request`` only where
+    that is deferred)."""
     origin: Origin
     reason: str
     """``Rejected``, ``AttemptsExhausted``, ``Expired`` or ``Undecodable``."""
@@ -145,6 +146,67 @@ class Journal(Protocol):
         """Newest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much one inbox may hold."""
+
+    events: int = 1_000_000
+    size: int = 1024 * 1024 * 1024
+    """Bytes of data and attributes. An empty inbox takes one event, however large."""
+
+
+class Entry(NamedTuple):
+    """An event in an inbox."""
+
+    number: int
+    """No other entry of the store ever gets it; within an inbox it ascends."""
+    event: Event
+    """As it was put, ``request`` included; ``origin`` gives what it gave then."""
+
+
+class Put(NamedTuple):
+    """What became of a ``put``."""
+
+    number: int
+    fresh: bool
+    """False: ``once`` was put before, under this number; nothing was put now."""
+    before: int | None = None
+    """The number of the entry put before it into the same inbox, whether or not it is still
+    there; 0: there was none. None: this store cannot tell."""
+
+
+class Waiting(NamedTuple):
+    """What an inbox holds."""
+
+    events: int
+    size: int
+    """Bytes, as ``Room`` counts them."""
+
+
+class Inbox(Protocol):
+    """Events of one binding that were accepted and are not delivered yet. Several processes may
+    put and read; every method raises ``StoreError``."""
+
+    async def put(self, event: Event, *, once: str = "", window: float = 0.0) -> Put:
+        """Durable (synced to disk) when it returns. ``once``: where the same text was put into
+        this inbox within the last ``window`` seconds (that put's own window counts), nothing is
+        put. Raises ``InboxFull``."""
+
+    async def read(
+        self, after: int = 0, *, limit: int = 256, size: int = 8 * 1024 * 1024
+    ) -> Sequence[Entry]:
+        """Oldest first those whose number is greater than ``after``: at most ``limit``, and no
+        more than make ``size`` bytes of data, but for the first. Those of one process are all
+        there once its ``put`` has returned."""
+
+    async def remove(self, numbers: Collection[int]) -> None:
+        """They are settled; no error for one that is not there. What was put ``once`` stays
+        known."""
+
+    async def has(self, number: int) -> bool | None:
+        """Whether it is there; False: it was; None: no entry of this inbox had that number."""
+
+
 class Store(Protocol):
     """Open it as an async context manager; entering raises ``StoreError``."""
 
@@ -155,3 +217,9 @@ class Store(Protocol):
     def journal(self) -> Journal: ...
 
     def positions(self, subscription: str) -> Positions: ...
+
+    def inbox(self, binding: str) -> Inbox: ...
+
+    async def waiting(self) -> Mapping[str, Waiting]:
+        """What each inbox holds, by binding; those that are empty may be left out. Raises
+        ``StoreError``."""

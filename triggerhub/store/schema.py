@@ -58,7 +58,35 @@ _FIRST = (
 # Set where the store has but an entry, and the letter lies in its source's own system: JSON.
 _ELSEWHERE = ("ALTER TABLE dead_letters ADD COLUMN elsewhere TEXT",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ELSEWHERE)
+_INBOXES = (
+    # What is counted here need not be counted where a million entries wait. ``last`` is the number
+    # of the last entry put: the inbox's own numbers begin at ``id`` * 2^40.
+    """CREATE TABLE inboxes (
+        id INTEGER PRIMARY KEY,
+        binding TEXT NOT NULL UNIQUE,
+        last INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        size INTEGER NOT NULL
+    )""",
+    # The number alone says which inbox: one tree, in which each inbox lies together and grows at
+    # its own end.
+    """CREATE TABLE inbox (
+        number INTEGER PRIMARY KEY,
+        size INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        data BLOB NOT NULL
+    )""",
+    """CREATE TABLE once (
+        inbox INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        ends REAL NOT NULL,
+        PRIMARY KEY (inbox, key)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX once_by_end ON once (ends)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ELSEWHERE, _INBOXES)
 """Entry *n* brings a file of version *n* to version *n* + 1. Entries are only ever added."""
 
 VERSION = len(MIGRATIONS)

@@ -13,10 +13,11 @@ from types import TracebackType
 import structlog
 
 from triggerhub.store.database import Database
+from triggerhub.store.inbox import SQLiteInbox, count_waiting, forget_old
 from triggerhub.store.journal import SQLiteJournal
 from triggerhub.store.letters import SQLiteDeadLetters
 from triggerhub.store.positions import SQLitePositions
-from triggerhub.store.records import StoreError
+from triggerhub.store.records import Room, StoreError, Waiting
 from triggerhub.store.writer import Writer
 
 _SWEEP_EVERY = 60.0
@@ -34,7 +35,7 @@ class SQLiteStore:
     commit. Each store is a claim holder of its own.
 
     ``read_only``: needs no lock and changes nothing; what is written raises ``StoreError``.
-    ``clock``: seconds since the epoch.
+    ``room``: of each inbox. ``clock``: seconds since the epoch.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class SQLiteStore:
         directory: Path,
         *,
         read_only: bool = False,
+        room: Room = Room(),  # noqa: B008 - a value
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._room = room
         self._read_only = read_only
         self._clock = clock
         self._holder = secrets.token_hex(16)
@@ -66,6 +69,15 @@ class SQLiteStore:
         """Positions and claims of one subscription."""
         subscription.encode()
         return SQLitePositions(self._writer, subscription, self._holder, self._clock)
+
+    def inbox(self, binding: str) -> SQLiteInbox:
+        """What was accepted for one binding and is not delivered yet."""
+        binding.encode()
+        return SQLiteInbox(self._writer, binding, self._room, self._clock)
+
+    async def waiting(self) -> dict[str, Waiting]:
+        """What each inbox holds, by binding. Raises ``StoreError``."""
+        return await self._writer.read(count_waiting)
 
     async def __aenter__(self) -> SQLiteStore:
         await self._writer.open()
@@ -98,11 +110,12 @@ class SQLiteStore:
                 await self._writer.close()
 
     async def sweep(self) -> None:
-        """Drop ended claims and what the journal need not keep; give free pages of the file
-        back. Runs by itself every minute. Raises ``StoreError``."""
+        """Drop ended claims, windows that are over, and what the journal need not keep; give free
+        pages of the file back. Runs by itself every minute. Raises ``StoreError``."""
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM claims WHERE expires <= ?", (self._clock(),))
+            forget_old(db, self._clock())
             self._journal.bound(db)
 
         def shrink(db: sqlite3.Connection) -> None:

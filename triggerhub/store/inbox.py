@@ -1,0 +1,164 @@
+"""Events that were accepted and are not delivered yet, in SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from triggerhub.connector import InboxFull
+from triggerhub.event import Event
+from triggerhub.store.codec import entry_of, entry_text, searchable
+from triggerhub.store.records import Entry, Put, Room, Waiting
+from triggerhub.store.writer import Writer
+
+_NUMBERS = 1 << 40
+"""So many numbers each inbox has."""
+
+
+class _Row(NamedTuple):
+    id: int
+    last: int
+    events: int
+    size: int
+
+
+class SQLiteInbox:
+    """``Inbox`` of one binding over the writer of one store."""
+
+    def __init__(
+        self, writer: Writer, binding: str, room: Room, clock: Callable[[], float]
+    ) -> None:
+        self._writer = writer
+        self._binding = binding
+        self._room = room
+        self._clock = clock
+
+    async def put(self, event: Event, *, once: str = "", window: float = 0.0) -> Put:
+        """Durable (synced to disk) when it returns. Raises ``InboxFull``, ``StoreError``."""
+        text, data, key = entry_text(event), event.data, searchable(once)
+        size = len(text) + len(data)
+
+        def write(db: sqlite3.Connection) -> Put | None:
+            inbox = self._row(db) or self._made(db)
+            if key:
+                now = self._clock()
+                known = _known(db, inbox.id, key, now)
+                if known is not None:
+                    return Put(known, fresh=False)
+            if inbox.events and not self._fits(inbox, size):
+                return None
+            number = inbox.last + 1
+            db.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (number, size, text, data))
+            db.execute(
+                "UPDATE inboxes SET last = ?, events = events + 1, size = size + ? WHERE id = ?",
+                (number, size, inbox.id),
+            )
+            if key:
+                db.execute(
+                    "INSERT OR REPLACE INTO once VALUES (?, ?, ?, ?)",
+                    (inbox.id, key, number, now + window),
+                )
+            return Put(number, fresh=True, before=inbox.last % _NUMBERS and inbox.last)
+
+        done = await self._writer.write(write, size=size)
+        if done is None:
+            raise InboxFull(
+                f"the inbox of {self._binding} is full: it holds at most {self._room.events} "
+                f"events and {self._room.size} bytes"
+            )
+        return done
+
+    async def read(
+        self, after: int = 0, *, limit: int = 256, size: int = 8 * 1024 * 1024
+    ) -> Sequence[Entry]:
+        """See ``Inbox.read``. Raises ``StoreError``."""
+
+        def read(db: sqlite3.Connection) -> list[Entry]:
+            inbox = self._row(db)
+            if inbox is None:
+                return []
+            rows = db.execute(
+                "SELECT number, event, data FROM inbox WHERE number > ? AND number <= ?"
+                " ORDER BY number LIMIT ?",
+                (max(after, inbox.id * _NUMBERS), inbox.last, max(0, limit)),
+            )
+            found: list[Entry] = []
+            left = size
+            for number, text, data in rows:
+                left -= len(data)
+                if found and left < 0:
+                    break
+                found.append(entry_of(number, text, data))
+            return found
+
+        return await self._writer.read(read)
+
+    async def remove(self, numbers: Collection[int]) -> None:
+        """They are settled; no error for one that is not there. Raises ``StoreError``."""
+        if not numbers:
+            return
+        wanted = json.dumps(list(numbers))
+
+        def write(db: sqlite3.Connection) -> None:
+            inbox = self._row(db)
+            if inbox is None:
+                return
+            gone = db.execute(
+                "DELETE FROM inbox WHERE number IN (SELECT value FROM json_each(?))"
+                " AND number > ? AND number <= ? RETURNING size",
+                (wanted, inbox.id * _NUMBERS, inbox.last),
+            ).fetchall()
+            db.execute(
+                "UPDATE inboxes SET events = events - ?, size = size - ? WHERE id = ?",
+                (len(gone), sum(size for (size,) in gone), inbox.id),
+            )
+
+        await self._writer.write(write)
+
+    async def has(self, number: int) -> bool | None:
+        """Whether it is there; False: it was; None: it never was. Raises ``StoreError``."""
+
+        def read(db: sqlite3.Connection) -> bool | None:
+            inbox = self._row(db)
+            if inbox is None or not inbox.id * _NUMBERS < number <= inbox.last:
+                return None
+            return bool(db.execute("SELECT 1 FROM inbox WHERE number = ?", (number,)).fetchone())
+
+        return await self._writer.read(read)
+
+    def _fits(self, inbox: _Row, size: int) -> bool:
+        return inbox.events < self._room.events and inbox.size + size <= self._room.size
+
+    def _row(self, db: sqlite3.Connection) -> _Row | None:
+        row = db.execute(
+            "SELECT id, last, events, size FROM inboxes WHERE binding = ?", (self._binding,)
+        ).fetchone()
+        return None if row is None else _Row(*row)
+
+    def _made(self, db: sqlite3.Connection) -> _Row:
+        (highest,) = db.execute("SELECT max(id) FROM inboxes").fetchone()
+        made = _Row((highest or 0) + 1, ((highest or 0) + 1) * _NUMBERS, 0, 0)
+        db.execute(
+            "INSERT INTO inboxes VALUES (?, ?, ?, 0, 0)", (made.id, self._binding, made.last)
+        )
+        return made
+
+
+def count_waiting(db: sqlite3.Connection) -> dict[str, Waiting]:
+    """What each inbox holds, by binding, but for the empty ones."""
+    rows = db.execute("SELECT binding, events, size FROM inboxes WHERE events > 0")
+    return {binding: Waiting(events, size) for binding, events, size in rows}
+
+
+def forget_old(db: sqlite3.Connection, now: float) -> None:
+    """What was put once, and may be put again."""
+    db.execute("DELETE FROM once WHERE ends <= ?", (now,))
+
+
+def _known(db: sqlite3.Connection, inbox: int, key: str, now: float) -> int | None:
+    found = db.execute(
+        "SELECT number FROM once WHERE inbox = ? AND key = ? AND ends > ?", (inbox, key, now)
+    ).fetchone()
+    return None if found is None else int(found[0])
