@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from integration.kinesis_servers import Kinesis, Moto
 from integration.kubernetes import ApiServer, Cluster
 from integration.room import Room
 from integration.servers import Kafka, Nats
@@ -34,6 +35,28 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """nats-server with JetStream, started."""
     server = Nats(tmp_path_factory.mktemp("nats"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def kinesis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kinesis]:
+    """A Kinesis endpoint, started."""
+    server = Kinesis(tmp_path_factory.mktemp("kinesis"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """Another one, with STS, started."""
+    server = Moto(tmp_path_factory.mktemp("moto"))
     try:
         server.start()
         yield server

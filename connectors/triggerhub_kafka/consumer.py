@@ -166,8 +166,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     async def topic_names(self) -> set[str]:
         """All topics that the account may see, without Kafka's own. Raises KafkaError."""
-        asked = self._client if self._brokers is None else self._brokers
-        found: set[str] = await asked.topic_names()
+        found: set[str] = await self._client.topic_names()
         return found
 
     def rejoin(self) -> None:
