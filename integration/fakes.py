@@ -20,7 +20,7 @@ from triggerhub.connector import (
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
-from triggerhub.testing.fakes import MemoryPositions
+from triggerhub.testing.fakes import MemoryIntake, MemoryPositions
 
 ACCEPTED = Outcome(Settled.ACCEPTED)
 
@@ -170,6 +170,7 @@ async def listening(
         in_flight=in_flight,
         grace=grace,
         positions=MemoryPositions(),
+        inbox=MemoryIntake(),
         report=report,
         created=datetime.now(UTC),
         values=values or {},

@@ -73,6 +73,12 @@ class SourceModel(Checked):
         frozen=True, extra="forbid", populate_by_name=False, strict=True, validate_default=True
     )
 
+    @property
+    def inboxed(self) -> bool:
+        """Whether all its events go into the inbox. Then it is listened to while its trigger is
+        paused, too."""
+        return False
+
 
 class LetterPlaces(SourceModel):
     """Base of the places where the system of a ``LetterBox`` takes dead letters. Each field is
@@ -221,10 +227,13 @@ class Taken(NamedTuple):
 class Fate(NamedTuple):
     """What became of an event that was put into an inbox."""
 
-    settled: Settled | None
-    """None: it waits for its delivery, or is under way."""
+    waits: bool
+    """For its delivery, or for the end of one that is under way."""
+    settled: Settled | None = None
+    """None: it waits; or how it was settled is not known, and then mostly the first attempt was
+    accepted, in another process or long ago."""
     attempts: int = 0
-    """So far, as far as this process knows."""
+    """As far as this process knows."""
     detail: str = ""
     """One line; empty where there is nothing to say."""
 
@@ -247,8 +256,8 @@ class Intake(Protocol):
         self, event_id: str, source: str, taken: int, within: float = 0.0
     ) -> Fate | None:
         """What became of the event that was ``taken`` under this number; waits for its outcome
-        for ``within`` seconds at most. None: no event has that number, or it left the inbox and
-        how is not known any more. Raises ``OSError``."""
+        for ``within`` seconds at most. None: no event ever had that number. Raises
+        ``OSError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +321,7 @@ class Subscription(Generic[S_co]):
     grace: float = 25.0
     """Seconds that in-flight deliveries get to end when the listener stops."""
     positions: Positions
+    inbox: Intake
     report: Report
     created: datetime
     """Creation time of the trigger: where two claim one thing, the older keeps it."""

@@ -40,7 +40,7 @@ from triggerhub.settings import Settings
 from triggerhub.store.records import DeadLetter, Elsewhere, Selection
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
-from triggerhub.testing.fakes import MemoryPositions, subscription
+from triggerhub.testing.fakes import MemoryIntake, MemoryPositions, subscription
 from triggerhub.testing.memory import MemoryConnector, MemoryLog, MemorySource
 
 
@@ -159,7 +159,8 @@ class Sources:
             name=listening.name, namespace=listening.namespace, trigger=listening.trigger,
             function=listening.function, source=listening.source, order=listening.order,
             emit=self.dispatcher.link(listening.name), in_flight=listening.in_flight, grace=1.0,
-            positions=MemoryPositions(), report=state, created=listening.created,
+            positions=MemoryPositions(), inbox=MemoryIntake(), report=state,
+            created=listening.created,
         )  # fmt: skip
 
     async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:

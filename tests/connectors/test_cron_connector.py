@@ -24,6 +24,7 @@ from triggerhub.connector import (
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Settled
+from triggerhub.testing.fakes import MemoryIntake
 from triggerhub_cron import CronConnector, CronSource
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -149,6 +150,7 @@ class Rig:
             in_flight=self.in_flight,
             grace=self.grace,
             positions=self.positions,
+            inbox=MemoryIntake(),
             report=self.report,
             created=self.created,
             own=self._own,

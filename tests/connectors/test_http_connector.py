@@ -22,6 +22,7 @@ from triggerhub.connector import (
     Subscription,
 )
 from triggerhub.event import Event, Outcome, Reply, Settled
+from triggerhub.testing.fakes import MemoryIntake
 from triggerhub_http import HTTPConnector, HTTPSource
 
 BORN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -155,6 +156,7 @@ class Rig:
     tasks: asyncio.TaskGroup
     listenings: list[Listening] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
+    inbox: MemoryIntake = field(default_factory=MemoryIntake)
 
     def listen(
         self,
@@ -176,6 +178,7 @@ class Rig:
             in_flight=in_flight,
             grace=grace,
             positions=NoPositions(),
+            inbox=self.inbox,
             report=report,
             created=BORN - timedelta(days=age),
         )

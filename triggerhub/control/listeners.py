@@ -29,6 +29,7 @@ from triggerhub.connector import (
 )
 from triggerhub.control.binding import Listening
 from triggerhub.control.growth import Growths
+from triggerhub.control.inboxes import Inboxes
 from triggerhub.control.plugins import Kind
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import unheard
@@ -133,6 +134,11 @@ def to_be_sought(source: BaseModel) -> bool:
     return getattr(source, "seek", None) is not None
 
 
+def inboxed(source: BaseModel) -> bool:
+    """All its events go into the inbox: it goes on while it is paused."""
+    return getattr(source, "inboxed", False) is True
+
+
 def to_be_cleaned(source: BaseModel | None) -> bool:
     """What its source keeps for a binding is to go with the trigger."""
     return getattr(source, "cleanup", None) is Cleanup.DELETE
@@ -145,8 +151,8 @@ async def _seek(connector: Connector[Any], subscription: Subscription[Any]) -> N
 
 
 class Listeners:
-    """An async context manager; leaving it stops every listener (they drain) and then the
-    connectors."""
+    """An async context manager; leaving it stops every listener and what feeds on an inbox (they
+    drain), and then the connectors."""
 
     def __init__(
         self,
@@ -176,11 +182,13 @@ class Listeners:
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._connectors: dict[str, asyncio.Future[Connector[Any]]] = {}
         self._closing = asyncio.Event()
+        self.inboxes = Inboxes(self._feeding, dispatcher, store)
         self._tasks = asyncio.TaskGroup()
         self._keepers = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Listeners:
         await self._keepers.__aenter__()
+        await self.inboxes.__aenter__()
         await self._tasks.__aenter__()
         return self
 
@@ -194,15 +202,20 @@ class Listeners:
         try:
             await self._tasks.__aexit__(kind, error, trace)
         finally:
+            await self.inboxes.__aexit__(None, None, None)
             self._closing.set()
             await self._keepers.__aexit__(None, None, None)
 
     def converge(self, wanted: Iterable[Listening], paused: Iterable[Listening] = ()) -> None:
         """From now on listen to exactly these. Returns at once; of one name, the new listener
         starts when the old one has drained, and no other listener waits for that. Of those that
-        are ``paused``, only the seek is done."""
+        are ``paused``, only the seek is done, and what goes into an inbox waits there."""
+        wanted = tuple(wanted)
+        self.inboxes.converge(wanted)
         table = {listening.name: (listening, False) for listening in wanted}
-        table |= {half.name: (half, True) for half in paused if to_be_sought(half.source)}
+        for half in paused:
+            if to_be_sought(half.source) or inboxed(half.source):
+                table[half.name] = (half, not inboxed(half.source))
         for name, slot in list(self._slots.items()):
             if table.get(name) != (slot.listening, slot.paused):
                 self._stop(name, slot)
@@ -336,12 +349,16 @@ class Listeners:
             in_flight=listening.in_flight,
             grace=self._grace,
             positions=self._store.positions(listening.name),
+            inbox=self.inboxes.intake(listening.name),
             report=state,
             created=listening.created,
             values=listening.values,
             own=self._own,
             turn=turn,
         )
+
+    def _feeding(self, listening: Listening) -> Subscription[Any]:
+        return self.subscription(listening, SourceState(listening.name))
 
     async def connector(self, kind: str) -> Connector[Any]:
         """The one of that kind, opened where it is not yet."""

@@ -80,8 +80,10 @@ def encode_structured(
     return head.encode("latin-1"), body
 
 
-def encode_request(path: str, host: bytes, event: Event, request: Request) -> tuple[bytes, bytes]:
-    """A synchronous request passed on: its own method, sub-path, query, headers and body, with
+def encode_request(
+    path: str, host: bytes, event: Event, request: Request, attempt: int = 1
+) -> tuple[bytes, bytes]:
+    """A request passed on: its own method, sub-path, query, headers and body, with
     the event's attributes beside them.
 
     ``path`` is the function's own path and query. Header fields are sent as they came, but for
@@ -119,7 +121,8 @@ def encode_request(path: str, host: bytes, event: Event, request: Request) -> tu
     parts.append(b"\r\n")
     parts[0] = (
         f"{request.method} {path} HTTP/1.1\r\nhost: {host.decode('latin-1')}\r\n{fields}"
-        f"ce-id: {event_id}\r\nidempotency-key: {event_id}\r\ntriggerhub-attempt: 1\r\n"
+        f"ce-id: {event_id}\r\nidempotency-key: {event_id}\r\n"
+        f"triggerhub-attempt: {attempt}\r\n"
     ).encode("latin-1")
     return b"".join(parts), data
 

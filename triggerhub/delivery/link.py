@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -108,16 +108,15 @@ class Link:
         target = self._aimed()
         self.tally.received += 1
         try:
-            if event.request is not None:
+            if event.request is not None and not event.request.deferred:
                 return await self._answer(event, event.request, target)
             if event.fault is not None or event.redelivered or self._waits.away:
                 return await self._persist(Course(event, time.time()), None)
             # The first attempt nearly always is the only one: nothing is made, and no coroutine
             # entered, that it does not need.
             wall, began = time.time(), time.perf_counter()
-            head, body = self._encode(self._prefix, event, 1)
             try:
-                reply = await self._send(self._endpoint, head, body, target.timeout, self._keep)
+                reply = await self._post(event, 1, target)
             except (Away, NoReply, BrokenReply) as error:
                 return await self._persist(*self._began(event, wall, began, None, error))
             if not 200 <= reply.status < 300:
@@ -132,6 +131,19 @@ class Link:
         except BaseException:
             self.tally.given_back += 1
             raise
+
+    def _post(self, event: Event, attempt: int, target: Target) -> Awaitable[Reply]:
+        """One attempt."""
+        endpoint, request = self._endpoint, event.request
+        if request is None:
+            head, body = self._encode(self._prefix, event, attempt)
+            return self._send(endpoint, head, body, target.timeout, self._keep)
+        path, host = endpoint.path, endpoint.host_header
+        head, body = encode_request(path, host, event, request, attempt)
+        return self._send(
+            endpoint, head, body, target.timeout, self._keep,
+            head_request=request.method == "HEAD",
+        )  # fmt: skip
 
     def _began(
         self, event: Event, wall: float, began: float, reply: Reply | None, failure: Failure | None
@@ -179,14 +191,13 @@ class Link:
 
     async def _attempt(self, course: Course) -> Verdict:
         target = self._aimed()
-        head, body = self._encode(self._prefix, course.event, len(course.attempts) + 1)
         if course.first is None:
             course.first = asyncio.get_running_loop().time()
         wall, began = time.time(), time.perf_counter()
         reply: Reply | None = None
         failure: Failure | None = None
         try:
-            reply = await self._send(self._endpoint, head, body, target.timeout, self._keep)
+            reply = await self._post(course.event, len(course.attempts) + 1, target)
             if self._answers and reply.truncated and 200 <= reply.status < 300:
                 raise _too_large()
         except (Away, NoReply, BrokenReply) as error:

@@ -11,7 +11,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from triggerhub.connector import (
+    Fate,
     GivenBack,
+    Intake,
     Order,
     Position,
     PositionConflict,
@@ -20,6 +22,7 @@ from triggerhub.connector import (
     Report,
     Sought,
     Subscription,
+    Taken,
 )
 from triggerhub.event import Event, Outcome, Reply, Settled
 
@@ -217,6 +220,8 @@ class MemoryStore:
         self.failure: OSError | None = None
         """Set: every method raises it."""
         self.revision = 0
+        self.inbox: dict[int, Event] = {}
+        """What was put, by number."""
 
 
 class MemoryPositions:
@@ -267,6 +272,35 @@ class MemoryPositions:
         return self.store
 
 
+class MemoryIntake:
+    """``Intake`` that delivers nothing: what is put lies in the store's ``inbox``. Windows do not
+    end."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = MemoryStore() if store is None else store
+
+    async def put(self, event: Event, *, window: float = 0.0) -> Taken:
+        """See ``Intake.put``."""
+        await asyncio.sleep(0)
+        store = self.store
+        if store.failure is not None:
+            raise store.failure
+        if window:
+            for number, known in store.inbox.items():
+                if (known.source, known.id) == (event.source, event.id):
+                    return Taken(number, fresh=False)
+        number = len(store.inbox) + 1
+        store.inbox[number] = event
+        return Taken(number)
+
+    async def fate(
+        self, event_id: str, source: str, taken: int, within: float = 0.0
+    ) -> Fate | None:
+        """See ``Intake.fate``."""
+        await asyncio.sleep(within)
+        return Fate(waits=True) if taken in self.store.inbox else None
+
+
 def subscription(
     source: S,
     *,
@@ -276,6 +310,7 @@ def subscription(
     in_flight: int = 64,
     grace: float = 1.0,
     positions: Positions | None = None,
+    inbox: Intake | None = None,
     report: Report | None = None,
     values: Mapping[Reference, bytes] | None = None,
 ) -> Subscription[S]:
@@ -293,6 +328,7 @@ def subscription(
         in_flight=in_flight,
         grace=grace,
         positions=MemoryPositions() if positions is None else positions,
+        inbox=MemoryIntake() if inbox is None else inbox,
         report=RecordingReport() if report is None else report,
         created=datetime(2026, 1, 1, tzinfo=UTC),
         values=values or {},
