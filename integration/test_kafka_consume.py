@@ -26,6 +26,7 @@ from triggerhub.connector import Installation
 from triggerhub.event import Event
 from triggerhub_kafka import KafkaConnector, KafkaSource
 from triggerhub_kafka.access import Access
+from triggerhub_kafka.brokers import Shared
 from triggerhub_kafka.consumer import Consumer, settings
 from triggerhub_kafka.fetching import HELD
 
@@ -471,7 +472,7 @@ class TestPattern:
         await tools.create_topic(kafka.broker, f"{name}-0")
 
         async def work(event: Event) -> None:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
 
         sent = 0
         async with listen(kafka, name, topicPattern=f"{name}-.", handle=work) as running:
@@ -606,3 +607,24 @@ def test_a_hub_that_is_killed_as_soon_as_it_is_ready_passes_over_nothing(
 async def no_task_is_left_behind() -> AsyncIterator[None]:
     yield
     await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left", within=1.0)
+
+
+class TestSharing:
+    async def test_who_looks_for_names_together_gets_one_answer(
+        self, kafka: Kafka, name: str
+    ) -> None:
+        await tools.create_topic(kafka.broker, name)
+        access = Access(brokers=[kafka.broker], options={"bootstrap_servers": [kafka.broker]})
+        async with Shared().of(access) as brokers:
+            await brokers.start()
+            first, second = await asyncio.gather(brokers.topic_names(), brokers.topic_names())
+            assert first is second is await brokers.topic_names()
+            assert name in first
+            await tools.create_topic(kafka.broker, f"{name}-later")
+
+            async def known() -> bool:
+                return f"{name}-later" in await brokers.topic_names()
+
+            async with asyncio.timeout(20):
+                while not await known():
+                    await asyncio.sleep(0.1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -94,6 +95,8 @@ class Brokers:
         self._asked: set[str] = set()
         self._found: View | KafkaError | None = None
         self._seen = 0.0
+        self._names: set[str] = set()
+        self._named = -math.inf
 
     async def start(self) -> Any:
         """Learn which brokers there are, once for all. Returns their answer, without topics.
@@ -131,6 +134,16 @@ class Brokers:
         await self._once(lambda: self._covers(wanted), lambda: self._look(wanted))
         assert isinstance(self._found, View)
         return self._found
+
+    async def topic_names(self) -> set[str]:
+        """Of all topics that the account may see, without Kafka's own. Who asks within a second
+        of another gets the same answer. Raises KafkaError when no broker answers."""
+        await self._once(lambda: time.monotonic() - self._named < _FRESH, self._look_at_names)
+        return self._names
+
+    async def _look_at_names(self) -> None:
+        self._names = await self.client.topic_names()
+        self._named = time.monotonic()
 
     async def _once(self, done: Callable[[], bool], work: Callable[[], Awaitable[None]]) -> None:
         """Have ``work`` done by one for all who need it. Raises its KafkaError, for all."""

@@ -166,7 +166,8 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     async def topic_names(self) -> set[str]:
         """All topics that the account may see, without Kafka's own. Raises KafkaError."""
-        found: set[str] = await self._client.topic_names()
+        asked = self._client if self._brokers is None else self._brokers
+        found: set[str] = await asked.topic_names()
         return found
 
     def rejoin(self) -> None:
