@@ -1,6 +1,8 @@
 # Two commands set themselves up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests of a file run one after the other; of the files, four side by side: mostly they wait.
+PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit integration servers soak image bench crds format clean
@@ -12,7 +14,7 @@ demo: .venv/.run ## see it work: events, retries, dead letters, redrive (needs n
 	@exec $(BIN)/python examples/demo.py
 
 test: .venv/.dev servers lint ## everything, real servers included
-	$(BIN)/pytest tests integration
+	$(PYTEST) integration tests
 
 lint: .venv/.dev ## format, style, import contracts, types
 	$(BIN)/ruff format --check .
@@ -21,10 +23,10 @@ lint: .venv/.dev ## format, style, import contracts, types
 	$(BIN)/mypy
 
 unit: .venv/.dev ## the fast tests: no servers, two minutes
-	$(BIN)/pytest tests
+	$(PYTEST) tests
 
 integration: .venv/.dev servers ## the same promises against real servers
-	$(BIN)/pytest integration
+	$(PYTEST) integration
 
 servers: .venv/.dev ## the tools that get and start the real servers
 	@./integration/install-tools

@@ -8,6 +8,7 @@ ends with the test session: by its process group, which is its own.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -127,11 +129,23 @@ def needs(*programs: str) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago; none is given twice."""
+    for port in _ports:
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
+
+
+def _own_ports() -> Iterator[int]:
+    """Of this process among those of one test session, in any order. Not of those that the kernel
+    gives to connections: they would take the place of a server that is down for a while."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(10_000 + number % 16, 32_768, 16)
+    return iter(secrets.SystemRandom().sample(own, len(own)))
+
+
+_ports = _own_ports()
 
 
 def cache() -> Path:
@@ -371,12 +385,15 @@ class Kafka:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _java(self, main: str, *arguments: str) -> None:
-        subprocess.run(
+        done = subprocess.run(
             ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{self._libs}/*", main, *arguments],
-            check=True,
-            capture_output=True,
-            timeout=60,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
         )
+        if done.returncode != 0:
+            raise RuntimeError(f"{main} {arguments[0]}: {done.stdout.decode()[-3000:]}")
 
 
 def _addresses(ports: Mapping[str, int]) -> str:
