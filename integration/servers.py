@@ -277,13 +277,12 @@ class Kafka:
     ) -> None:
         """``proxied``: the port of a proxy in front of a further listener, PROXIED, which says of
         itself that it is there. ``disks``: folders for the records; default one in ``folder``."""
-        needs("java", "mvn")
         self._proxied = proxied
         self._disks = list(disks) or [folder / "data"]
         self._listeners = _LISTENERS | ({} if proxied is None else {"PROXIED": "PLAINTEXT"})
         self._ports = {listener: free_port() for listener in self._listeners}
         self.port = self._ports["PLAINTEXT"]
-        self._libs = cached(f"kafka-{KAFKA}", _fetch_kafka)
+        self._libs = kafka_libraries()
         self.authority = trustme.CA()
         """Has signed the broker's certificate, which is for 127.0.0.1 alone."""
         (folder / "ca.pem").write_bytes(self.authority.cert_pem.bytes())
@@ -453,6 +452,12 @@ def pkcs8(certificate: trustme.LeafCert) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def kafka_libraries() -> Path:
+    """The folder with Apache Kafka's jars. Skips where they cannot be had or run."""
+    needs("java", "mvn")
+    return cached(f"kafka-{KAFKA}", _fetch_kafka)
+
+
 def _fetch_kafka(folder: Path) -> None:
     pom = folder / "pom.xml"
     pom.write_text(_POM.format(version=KAFKA))
@@ -462,3 +467,7 @@ def _fetch_kafka(folder: Path) -> None:
     )
     if done.returncode != 0:
         unavailable(f"Maven cannot get Apache Kafka {KAFKA}: {done.stdout.decode()[-1500:]}")
+
+
+if __name__ == "__main__":
+    get_now("kafka", kafka_libraries)
