@@ -118,8 +118,9 @@ class Window:
             self._call_worker()
         return True
 
-    async def drain(self) -> None:
-        """Let attempts under way end within the grace time; give everything else back.
+    async def drain(self, grace: float | None = None) -> None:
+        """Let attempts under way end within ``grace`` seconds (default: the subscription's); give
+        everything else back.
 
         Deliveries that wait for another attempt and events that wait for their lane are given
         back at once: their source brings them again. Afterwards ``put`` works again.
@@ -131,7 +132,7 @@ class Window:
             self._forget_waiting()
             for turn in self._putters:
                 _wake(turn)
-            if not await self._still(self._grace):
+            if not await self._still(self._grace if grace is None else grace):
                 for worker in self._workers - self._idle.keys():
                     worker.cancel()
                 await self._still(None)

@@ -75,7 +75,7 @@ class Clients:
     """Makes them, and closes one when nobody has it any more."""
 
     def __init__(self) -> None:
-        self._session: Any = None
+        self._loader: Any = None
         self._open: dict[Access, _Shared] = {}
         self._lock = asyncio.Lock()
 
@@ -98,9 +98,9 @@ class Clients:
                 await shared.stack.aclose()
 
     async def _make(self, access: Access) -> _Shared:
-        # botocore reads large files: not on the loop.
-        await asyncio.to_thread(_prepare)
-        session = _session_of(access)
+        if self._loader is None:
+            self._loader = await asyncio.to_thread(_read_models)
+        session = _session_of(access, self._loader)
         stack = AsyncExitStack()
         made = await stack.enter_async_context(
             session.create_client("kinesis", **_settings(access))
@@ -115,27 +115,38 @@ class _Shared:
     users: int = 0
 
 
-def _prepare() -> None:
-    """What a client needs, imported and read; later ones find it in memory."""
+def _read_models() -> Any:
+    """What botocore reads for a client: large files, once for all, and not on the event loop."""
+    from aiobotocore.session import get_session
+
+    loader = get_session().get_component("data_loader")
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model("kinesis", kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration"):
+        loader.load_data(name)
+    return loader
+
+
+def _session(loader: Any) -> Any:
     from aiobotocore.session import get_session
 
     session = get_session()
-    session.get_service_model("kinesis")
+    session.register_component("data_loader", loader)
+    return session
 
 
-def _session_of(access: Access) -> Any:
+def _session_of(access: Access, loader: Any) -> Any:
     from aiobotocore.credentials import AioDeferredRefreshableCredentials
-    from aiobotocore.session import get_session
 
-    session = get_session()
+    session = _session(loader)
     if access.keys is not None:
         session.set_credentials(*access.keys)
     if access.role is None:
         return session
-    outer = get_session()
-    fetch = partial(_assume, session, access)
+    outer = _session(loader)
+    # What the profile of a configuration file does; there is no public way to do it without one.
     outer._credentials = AioDeferredRefreshableCredentials(
-        refresh_using=fetch, method="assume-role"
+        refresh_using=partial(_assume, session, access), method="assume-role"
     )
     return outer
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
 import aiobotocore  # noqa: F401 - so that a missing extra is told; its rooms are imported when used
 
 from triggerhub.connector import Installation, Subscription
-from triggerhub_kinesis.client import ENDPOINT, Clients, access_of
-from triggerhub_kinesis.listener import Listener
+from triggerhub_kinesis.client import ENDPOINT, Access, Client, Clients, access_of
+from triggerhub_kinesis.listener import Listener, ListenError
+from triggerhub_kinesis.pace import Paces
+from triggerhub_kinesis.problems import explain
+from triggerhub_kinesis.reader import PROBLEMS
 from triggerhub_kinesis.source import KinesisSource
 
 
@@ -19,11 +25,33 @@ class KinesisConnector:
     def __init__(self, installation: Installation) -> None:
         self._default_endpoint = installation.environ.get(ENDPOINT, "")
         self._clients = Clients()
+        self._paces = Paces()
 
     async def listen(self, subscription: Subscription[KinesisSource]) -> None:
         """Emit the records of the stream until cancelled.
 
-        Raises ``SpecError`` for an endpoint or a secret that cannot be one.
+        Raises ``ListenError``, with a sentence, when Kinesis cannot be reached or refuses;
+        ``OSError`` when the store cannot be; and ``SpecError`` for an endpoint or a secret that
+        cannot be one.
         """
-        async with self._clients.of(access_of(subscription, self._default_endpoint)) as client:
-            await Listener(subscription, client).run()
+        async with self._reaching(subscription) as (access, client):
+            await Listener(subscription, client, access, self._paces).run()
+
+    @asynccontextmanager
+    async def _reaching(
+        self, subscription: Subscription[KinesisSource]
+    ) -> AsyncIterator[tuple[Access, Client]]:
+        access = access_of(subscription, self._default_endpoint)
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(self._clients.of(access))
+            except PROBLEMS as error:
+                problem = explain(
+                    error,
+                    stream=subscription.source.name,
+                    region=access.region or "",
+                    endpoint=access.endpoint or "",
+                )
+                subscription.report.disconnected(problem.reason, problem.text)
+                raise ListenError(problem.text) from error
+            yield access, client

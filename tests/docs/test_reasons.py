@@ -33,7 +33,6 @@ _REASON_GIVERS = (
     "connectors/triggerhub_*/listener.py",
     "connectors/triggerhub_kafka/*.py",
     "connectors/triggerhub_kinesis/*.py",
-    "connectors/triggerhub_kinesis/*.py",
     "connectors/triggerhub_nats/*.py",
 )
 _GIVING = frozenset(

@@ -1,0 +1,72 @@
+"""How the source is, told when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from triggerhub.connector import Report
+from triggerhub_kinesis.problems import Problem
+
+_LASTS = 10.0
+
+
+class Health:
+    """Turns what one listener learns into ``Report`` calls: the worst that holds, once."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._begun = False
+        self._wrong: dict[str, Problem] = {}
+        self._notes: dict[str, Problem] = {}
+        self._throttled: dict[str, float] = {}
+        self._told: Problem | None = None
+        self._well = False
+
+    def begun(self) -> None:
+        """Every shard has a place: what comes from now on will be seen."""
+        self._begun = True
+        self._tell()
+
+    def wrong(self, shard: str, problem: Problem) -> None:
+        """A shard brings nothing, for this reason; empty: the stream as a whole."""
+        self._wrong[shard] = problem
+        self._tell()
+
+    def throttled(self, shard: str, problem: Problem) -> None:
+        """It is read less often than it could be; told when that lasts."""
+        now = asyncio.get_running_loop().time()
+        if now - self._throttled.setdefault(shard, now) > _LASTS:
+            self._notes["throttled"] = problem
+            self._tell()
+
+    def lost(self, shard: str, problem: Problem) -> None:
+        """Records were gone before they were read; told as long as it is listened to."""
+        self._notes[shard] = problem
+        self._tell()
+
+    def fine(self, shard: str) -> None:
+        """It answers."""
+        wrong = self._wrong.pop(shard, None)
+        throttled = self._throttled.pop(shard, None)
+        if throttled is not None and not self._throttled:
+            self._notes.pop("throttled", None)
+        if wrong is not None or throttled is not None:
+            self._tell()
+
+    def forget(self, shard: str) -> None:
+        """It is another's now, or read to its end."""
+        self._notes.pop(shard, None)
+        self.fine(shard)
+
+    def _tell(self) -> None:
+        if self._wrong:
+            problem = self._wrong[min(self._wrong)]
+            # Reasons alone are compared: texts carry details that vary with each try.
+            if self._well or self._told is None or problem.reason != self._told.reason:
+                self._well, self._told = False, problem
+                self._report.disconnected(problem.reason, problem.text)
+        elif self._begun:
+            note = self._notes[min(self._notes)] if self._notes else None
+            if not self._well or note != self._told:
+                self._well, self._told = True, note
+                self._report.connected(*(note or ()))
