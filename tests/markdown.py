@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from triggerhub.connector import Reference
+from triggerhub.connector import KeyRef, Reference
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,8 +109,10 @@ def field_table(model: type[BaseModel], at: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None or value in ([], (), {}):
+    if value is None or value in ([], (), {}, ""):
         return "none"
+    if isinstance(value, list):
+        return ", ".join(f"`{one}`" for one in value)
     if isinstance(value, dict):
         return "see there"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
@@ -124,6 +126,8 @@ def _takes(shape: dict[str, Any], defs: dict[str, Any], place: str) -> str:
         target = defs[shape["$ref"].rpartition("/")[2]]
         if target.get("title") == Reference.__name__:
             return "[reference](concepts.md#secrets-and-configmaps)"
+        if target.get("title") == KeyRef.__name__:
+            return "[name and key](concepts.md#secrets-and-configmaps)"
         if "properties" in target:
             return f"[mapping](#{place.replace('.', '').lower()})"
         return _takes(target, defs, place)

@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 
 import triggerhub_cron.source
+import triggerhub_http.security
 import triggerhub_http.source
 import triggerhub_kafka.source
 from triggerhub.control import scalars
 from triggerhub.delivery.endpoint import parse_endpoint
 from triggerhub.fields import IPV6, PORT, Checked, Rule, Text, cel_text
 
-MODULES = (scalars, triggerhub_cron.source, triggerhub_http.source, triggerhub_kafka.source)
+MODULES = (
+    scalars,
+    triggerhub_cron.source,
+    triggerhub_http.security,
+    triggerhub_http.source,
+    triggerhub_kafka.source,
+)
 FORMS = {
     form.what: form
     for module in MODULES
@@ -74,6 +81,11 @@ def test_ports_go_from_1_to_65535() -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@given(st.from_regex(get_args(triggerhub_http.security.Network)[1].pattern, fullmatch=True))
+def test_what_fits_the_pattern_of_a_network_is_one(text: str) -> None:
+    ipaddress.ip_network(text, strict=False)
+
+
 @given(st.from_regex(get_args(scalars.HTTPURL)[1].pattern, fullmatch=True))
 def test_where_events_go_can_be_taken_apart(url: str) -> None:
     assert parse_endpoint(url).host

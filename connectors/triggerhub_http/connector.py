@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
+from triggerhub_http.gate import Entry, Gate
 from triggerhub_http.listener import RETRY, Listener
-from triggerhub_http.messages import Refusal, read_head, reply_fields, to_event
+from triggerhub_http.messages import Head, Refusal, read_head, reply_fields, to_event
 from triggerhub_http.routes import Claim, PathError, Routes
 from triggerhub_http.server import Server
+from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+_PASSED_OVER = 16 * 1024
+"""Bytes of a body that is read and dropped for the connection's sake."""
 
 
 class HTTPConnector:
@@ -34,6 +39,8 @@ class HTTPConnector:
         of its body, and to take in an answer."""
         self._routes: Routes[Listener] = Routes()
         self._stopping = installation.stopping
+        self._replays: dict[str, Replays] = {}
+        """By subscription: a listener that starts anew knows what the last one knew."""
         self._server = Server(
             self._answer, installation.listen, installation.sockets, patience=patience
         )
@@ -59,15 +66,17 @@ class HTTPConnector:
         """Serve the subscription's route until cancelled; then requests under way end within
         the grace time.
 
-        Raises ``OSError`` when the address cannot be listened on.
+        Raises ``OSError`` when the address cannot be listened on, ``SpecError`` when what its
+        references stand for is not what it should be.
         """
-        listener = Listener(subscription)
+        replays = self._replays.setdefault(subscription.name, Replays())
+        listener = Listener(subscription, replays)
         # Before the server opens: the first request may be for any of those that listen.
         changed = self._routes.add(listener.claim)
         try:
             await self._server.open()
             self._tell({listener.claim, *changed})
-            await asyncio.get_running_loop().create_future()
+            await listener.keep()
         finally:
             listener.stop()
             self._tell(self._routes.leave(listener.claim))
@@ -122,9 +131,27 @@ class HTTPConnector:
                 raise Refusal(503, "Stopping", "the hub stops: try again", RETRY)
             raise _unserved(head.host, path, method, allowed)
         listener = claim.owner
+        entry = None
+        if listener.gate is not None:
+            entry = await _admitted(listener.gate, head, client[0] if client else "")
         body = await _read_body(receive, head.length, listener.max_body) if head.body else b""
         request = Request(method=method, path=rest, query=query.decode(), headers=tuple(head.kept))
-        return await listener.serve(to_event(listener.name, head, request, path, body))
+        if entry is None:
+            return await listener.serve(to_event(listener.name, head, request, path, body))
+        await entry.check(body)
+        with entry:
+            reply = await listener.serve(to_event(listener.name, head, request, path, body))
+            entry.status = reply.status
+            return reply
+
+
+async def _admitted(gate: Gate, head: Head, peer: str) -> Entry:
+    """Raises ``Refusal``: one that ends the connection where a body comes that nobody wants."""
+    try:
+        return await gate.admit(head, peer)
+    except Refusal as refusal:
+        refusal.close = head.body and not 0 < head.length <= _PASSED_OVER
+        raise
 
 
 class _Gone(Exception):  # noqa: N818 - a fact about the client

@@ -8,8 +8,10 @@ from typing import Any
 
 from triggerhub.connector import GivenBack, Subscription
 from triggerhub.event import Event, Outcome, Reply, Settled
+from triggerhub_http.gate import Gate
 from triggerhub_http.messages import Refusal
 from triggerhub_http.routes import Claim
+from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
 
 RETRY = (b"retry-after", b"1")
@@ -19,7 +21,8 @@ _WAITING_PER_IN_FLIGHT = 16
 class Listener:
     """One subscription's requests."""
 
-    def __init__(self, subscription: Subscription[HTTPSource]) -> None:
+    def __init__(self, subscription: Subscription[HTTPSource], replays: Replays) -> None:
+        """``replays``: of this trigger. Raises SpecError."""
         source = subscription.source
         self.claim: Claim[Listener] = Claim(
             host=source.host or "",
@@ -36,6 +39,10 @@ class Listener:
         self.name = f"/http/{subscription.namespace}/{subscription.trigger}"
         """The events' source."""
         self.max_body = source.max_body
+        self.gate: Gate | None = None
+        """What is asked of whoever calls; None: nothing."""
+        if source.auth is not None or source.signature is not None:
+            self.gate = Gate(subscription, replays, self.tell)
         self._in_flight = subscription.in_flight
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -49,7 +56,11 @@ class Listener:
             return
         holder = self.claim.holder
         if holder is None:
-            self._subscription.report.connected()
+            trouble = "" if self.gate is None else self.gate.trouble
+            if trouble:
+                self._subscription.report.connected("KeysUnavailable", trouble)
+            else:
+                self._subscription.report.connected()
             return
         other = holder.owner._subscription
         self._subscription.report.disconnected(
@@ -112,6 +123,13 @@ class Listener:
                 return
         self._busy -= 1
 
+    async def keep(self) -> None:
+        """Keep fresh what callers are checked by, until cancelled."""
+        if self.gate is None:
+            await self._loop.create_future()
+        else:
+            await self.gate.keep()
+
     def stop(self) -> None:
         """Take no further request."""
         self._stopping = True
@@ -129,6 +147,8 @@ class Listener:
             for task in late:
                 task.cancel()
             self._emit.resume()
+            if self.gate is not None:
+                self.gate.close()
 
     def _unavailable(self) -> Refusal:
         return Refusal(503, "Stopping", f"{self.name} stops listening: try again", RETRY)

@@ -33,7 +33,9 @@ _HOP_BY_HOP = frozenset(
 )
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 _NOTED = frozenset({b"content-type", b"idempotency-key", b"ce-id", b"ce-specversion"})
-_SPECIAL = _HOP_BY_HOP | _FORWARDED | _NOTED | {b"host", b"content-length", b"expect"}
+CALLER = b"triggerhub-caller"
+"""Tells the function who calls: said by the hub alone."""
+_SPECIAL = _HOP_BY_HOP | _FORWARDED | _NOTED | {b"host", b"content-length", b"expect", CALLER}
 _SPECIAL_IN_REPLY = _HOP_BY_HOP | {b"content-length", b"date"}
 _NO_BODY = frozenset({204, 304})  # RFC 9110, section 6.4.1
 _HTTP = (b"x-forwarded-proto", b"http")

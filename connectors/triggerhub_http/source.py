@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from triggerhub.connector import SourceModel
 from triggerhub.fields import Text, expected
+from triggerhub_http.security import Auth, Signature
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _QUANTITY = "([0-9]{1,12})(k|M|G|Ki|Mi|Gi)?"
@@ -81,6 +82,10 @@ class HTTPSource(SourceModel):
         default="1Mi",
         alias="maxBodySize",
         description="Bytes, or a quantity such as 512Ki, 10Mi, 1G. A larger body is answered 413.",
+    )
+    auth: Auth | None = Field(default=None, description="Who may call. Default: everybody.")
+    signature: Signature | None = Field(
+        default=None, description="What must be signed by its sender. Default: nothing."
     )
 
     @property

@@ -21,6 +21,7 @@ from triggerhub.connector import (
     Sought,
     Subscription,
 )
+from triggerhub.control.references import references
 from triggerhub.event import Event, Outcome, Reply, Settled
 from triggerhub.testing.fakes import MemoryIntake
 from triggerhub_http import HTTPConnector, HTTPSource
@@ -52,7 +53,8 @@ class Reported:
         self.changed = asyncio.Event()
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
-        self.state = "connected"
+        told = f" {reason}: {message}" if message else ""
+        self.state = f"connected{told}"
         self.changed.set()
 
     def disconnected(self, reason: str, message: str = "") -> None:
@@ -166,14 +168,18 @@ class Rig:
         age: int = 0,
         grace: float = 5.0,
         in_flight: int = 64,
+        values: dict[str, bytes] | None = None,
     ) -> Listening:
+        """``values``: by the names of environment variables that the source refers to."""
         function, report = Function(name), Reported()
+        made = HTTPSource.model_validate(source or {})
+        kept = {one: (values or {})[one.env or ""] for one in references(made)}
         subscription = Subscription(
             name=f"shop.{name}.handle",
             namespace="shop",
             trigger=name,
             function="handle",
-            source=HTTPSource.model_validate(source or {}),
+            source=made,
             emit=function,
             in_flight=in_flight,
             grace=grace,
@@ -181,6 +187,7 @@ class Rig:
             inbox=self.inbox,
             report=report,
             created=BORN - timedelta(days=age),
+            values=kept,
         )
         task = self.tasks.create_task(self.connector.listen(subscription))
         listening = Listening(task, report, function)

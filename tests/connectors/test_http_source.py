@@ -53,6 +53,18 @@ def test_a_host_is_compared_in_lower_case() -> None:
         ({"maxBodySize": "1MB"}, "expected bytes or a quantity"),
         ({"maxBodySize": -1}, "expected bytes or a quantity"),
         ({"mode": "Async"}, "mode"),
+        ({"auth": {}}, "found none of bearer, basic, apiKey, jwt, addresses, expected at least"),
+        ({"auth": {"bearer": {}}}, "found none, expected exactly one of secretRef"),
+        (
+            {"auth": {"addresses": {"allow": ["10.0.0.0/33"]}}},
+            "expected an address or a network such as",
+        ),
+        ({"signature": {"env": "A"}}, "found none of preset, hmac, expected exactly one of"),
+        ({"signature": {"preset": "GitHub"}}, "found none, expected exactly one of secretRef"),
+        (
+            {"signature": {"env": "A", "hmac": {"header": "X", "signed": "{timestamp}{body}"}}},
+            "found {timestamp} without timestampHeader, expected both or neither",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(fields: dict[str, Any], expected: str) -> None:

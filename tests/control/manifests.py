@@ -561,6 +561,14 @@ def _cron() -> Iterator[Row]:
 
 
 def _http() -> Iterator[Row]:
+    kept: Body = {"secretRef": {"name": "callers", "key": "tokens"}}
+    issuer: Body = {"issuer": "https://login.example", "audiences": ["hub"]}
+    jwt = issuer | {"jwks": kept}
+    unfit: list[Body] = [
+        {"ca": kept}, {"audiences": []}, {"audiences": "hub"}, {"audiences": [""]}, {"issuer": ""},
+        {"algorithms": []}, {"algorithms": ["none"]}, {"algorithms": "ES256"}, {"clockSkew": "0s"},
+        {"clockSkew": 30}, {"audience": "hub"},
+    ]  # fmt: skip
     yes: list[Body] = [
         {"host": "api.example.com"}, {"host": "*.Example.COM"}, {"host": "localhost"},
         {"host": None}, {"host": "1.2.3.4"},
@@ -569,6 +577,24 @@ def _http() -> Iterator[Row]:
         {"pathType": "Exact"}, {"pathType": None},
         {"methods": ["GET"]}, {"methods": ["POST", "M-SEARCH", "POST"]}, {"methods": None},
         *({"maxBodySize": size} for size in (0, 10, 10.0, "10", "512Ki", "1k", "2M", "1Gi", None)),
+        *({"auth": auth} for auth in (
+            {"bearer": kept}, {"basic": kept}, {"apiKey": {"keys": kept}},
+            {"apiKey": {"header": "X_Key-1", "keys": kept}}, {"jwt": jwt}, None,
+            {"bearer": kept, "basic": kept, "jwt": jwt, "passOn": True, "addresses": None},
+            {"jwt": jwt | {"algorithms": ["HS256", "EdDSA"]}},
+            {"jwt": issuer | {"jwksURL": "https://[::1]:8443/keys?x=1", "ca": kept}},
+            {"jwt": jwt | {"clockSkew": "1m30s"}},
+            *({"addresses": {"allow": [network]}} for network in (
+                "10.0.0.0/8", "10.0.0.1/8", "0.0.0.0/0", "255.255.255.255", "::/0", "2001:db8::7",
+                "::ffff:102:304")),
+            {"addresses": {"allow": ["::1"], "trustedProxies": [], "header": "Forwarded"}})),
+        *({"signature": kept | signed} for signed in (
+            {"preset": "GitHub"}, {"preset": "Slack", "tolerance": "1m", "replayWindow": "1h"},
+            {"hmac": {"header": "X-Sig"}}, {"hmac": {"header": "X-Sig", "signed": "a{body}"}},
+            {"hmac": {"header": "X-Sig", "timestampHeader": "X-Time"}},
+            {"hmac": {"header": "X-Sig", "timestampHeader": "T", "signed": "{timestamp}:{body}",
+                      "algorithm": "SHA1", "encoding": "Base64", "prefix": "v1="}})),
+        {"signature": {"env": "SECRET", "preset": "Stripe", "hmac": None, "secretRef": None}},
     ]  # fmt: skip
     no: list[Body] = [
         *({"host": host} for host in (
@@ -581,6 +607,32 @@ def _http() -> Iterator[Row]:
         *({"methods": methods} for methods in (
             [], "GET", ["get"], [""], ["CONNECT"], ["GET", "CONNECT"], ["GE T"], ["A" * 33], [None],
             ["-GET"], [1], ["A"] * 33)),
+        *({"auth": auth} for auth in (
+            {}, {"bearer": None}, {"passOn": True}, {"bearer": "token"}, {"bearer": {}}, [], "ci",
+            {"bearer": [kept]}, {"apiKey": kept}, {"apiKey": {"header": "X-Key"}}, {"tokens": kept},
+            *({"apiKey": {"header": name, "keys": kept}} for name in (
+                "", "X Key", "Host", "connection", "X:", "ü", "-x", "A" * 65, 5)),
+            {"jwt": issuer}, {"jwt": jwt | {"jwksURL": "https://a/"}}, {"jwt": {"jwks": kept}},
+            {"jwt": issuer | {"jwksURL": "http://a/"}}, {"jwt": issuer | {"jwksURL": "https://"}},
+            {"jwt": issuer | {"jwksURL": "https://a/", "algorithms": ["RS256", "HS256"]}},
+            *({"jwt": jwt | wrong} for wrong in unfit),
+            {"addresses": {}}, {"addresses": {"allow": []}},
+            {"addresses": {"allow": ["::1"], "header": "X-Real-IP"}},
+            *({"addresses": {"allow": [network]}} for network in (
+                "", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.256", "010.0.0.1", "::1/129",
+                "fe80::1%eth0", "10.0.0.0/8 ", "::g", "1::2::3", 5, None)))),
+        *({"signature": signed} for signed in (
+            {}, kept, {"preset": "GitHub"}, kept | {"preset": "Gitlab"}, kept | {"preset": "slack"},
+            kept | {"env": "SECRET", "preset": "GitHub"}, kept | {"preset": None}, "GitHub",
+            kept | {"preset": "GitHub", "hmac": {"header": "X-Sig"}}, {"secret": kept},
+            kept | {"preset": "GitHub", "tolerance": "0s"},
+            kept | {"preset": "GitHub", "replayWindow": "-1s"},
+            *(kept | {"hmac": hmac} for hmac in (
+                {}, {"header": "X Sig"}, {"header": "X-Sig", "algorithm": "MD5"},
+                {"header": "X-Sig", "encoding": "hex"}, {"header": "X-Sig", "prefix": "a b"},
+                *({"header": "X-Sig", "signed": text} for text in (
+                    "", "{timestamp}.{body}", "{body}.", "{id}{body}", "{body}{body}", "{", 5)),
+                {"header": "X-Sig", "timestampHeader": "X-Time", "signed": "{body}"})))),
         *_each("maxBodySize", (
             -1, 1.5, "1MB", "", "-1", "1.5Mi", "Ki", True, [], {}, 2**40 + 1, "1" * 13, "1ki")),
         {"mode": "Async"},

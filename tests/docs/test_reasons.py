@@ -46,6 +46,7 @@ _GIVING = frozenset(
         "SourceState",
         "_begin",
         "_say",
+        "connected",
         "disconnected",
         "note",
     }
