@@ -138,10 +138,19 @@ class Client(NATSClient):
     async def ask(self, subject: str, request: Mapping[str, Any] | None = None) -> Any:
         """What JetStream's API answers. Raises Refusal, Denied, nats.errors.NoRespondersError
         (there is no JetStream), TimeoutError, and nats.errors.Error where the connection ended."""
-        before = len(self._denials)
         payload = b"" if request is None else json.dumps(request).encode()
+        return await self._answer(f"$JS.API.{subject}", payload, None)
+
+    async def put(self, subject: str, data: bytes, headers: Mapping[str, str]) -> Any:
+        """Publish; returns how the stream behind the subject confirms it. Raises as ``ask``
+        (nats.errors.NoRespondersError: there is no such stream), and
+        nats.errors.MaxPayloadError."""
+        return await self._answer(subject, data, dict(headers))
+
+    async def _answer(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Any:
+        before = len(self._denials)
         try:
-            asking = self.request(f"$JS.API.{subject}", payload, timeout=_ASK_WITHIN)
+            asking = self.request(subject, payload, timeout=_ASK_WITHIN, headers=headers)
             answer = await heed(asking)
         except nats.errors.TimeoutError:
             self._check_denials(before)

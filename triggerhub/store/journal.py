@@ -1,9 +1,10 @@
-"""The journal in SQLite: deliveries worth explaining, for a day, written behind the traffic."""
+"""The journal: deliveries worth explaining, for a day, written behind the traffic."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,22 +19,20 @@ from triggerhub.store.writer import Writer
 
 MAX_AGE = 24 * 3600.0
 MAX_ROWS = 100_000
+MAX_FOUND = 1_000
 
 _MAX_QUEUED = 10_000
-_MAX_FOUND = 1_000
 _DELAY = 0.5
 _GROUP = 1_000
 
 log = structlog.get_logger(__name__)
 
 
-class SQLiteJournal:
-    """What is noted reaches the file within a second. ``keep_writing`` runs beside it, as a task
-    of the owner."""
+class QueuedJournal(ABC):
+    """What is noted is written within a second. ``keep_writing`` runs beside it, as a task of the
+    owner."""
 
-    def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
-        self._writer = writer
-        self._clock = clock
+    def __init__(self) -> None:
         self._queued: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -49,26 +48,16 @@ class SQLiteJournal:
 
     async def find(self, event_id: str, source: str = "") -> Sequence[Delivery]:
         """Newest first, the latest thousand. Raises ``StoreError``."""
-        sought = searchable(event_id), searchable(source), _MAX_FOUND
-
-        def read(db: sqlite3.Connection) -> list[Delivery]:
-            rows = db.execute(
-                "SELECT delivery FROM deliveries WHERE event_id = ?1 AND ?2 IN ('', source)"
-                " ORDER BY number DESC LIMIT ?3",
-                sought,
-            )
-            return [delivery_of(text) for (text,) in rows]
-
-        # What waits stays in the queue until it is in the file: looked at first, nothing is
+        # What waits stays in the queue until it is written: looked at first, nothing is
         # missed, and what gets there in between is seen twice.
         waiting = [
             noted
             for noted in reversed(self._queued)
             if noted.id == event_id and source in ("", noted.source)
         ]
-        written = await self._writer.read(read)
+        written = await self._read(event_id, source)
         known = set(written)
-        return [*(noted for noted in waiting if noted not in known), *written][:_MAX_FOUND]
+        return [*(noted for noted in waiting if noted not in known), *written][:MAX_FOUND]
 
     async def keep_writing(self) -> None:
         """Until ``stop``; what is queued by then is still written."""
@@ -89,21 +78,55 @@ class SQLiteJournal:
         self._stopping.set()
         self._wake.set()
 
-    async def _flush(self) -> None:
-        while self._queued:
-            group = list(islice(self._queued, _GROUP))
-            try:
-                await self._writer.write(partial(self._insert, group))
-            except StoreError:
-                self._lost += len(group)
-            for _ in group:
-                self._queued.popleft()
-
     def report_lost(self) -> None:
         """One log line for all that was lost since the last one."""
         if self._lost:
             log.warning("journal.lost", deliveries=self._lost)
             self._lost = 0
+
+    async def _flush(self) -> None:
+        while self._queued:
+            group = list(islice(self._queued, _GROUP))
+            try:
+                self._lost += await self._write(group)
+            except StoreError:
+                self._lost += len(group)
+            for _ in group:
+                self._queued.popleft()
+
+    @abstractmethod
+    async def _write(self, group: Sequence[Delivery]) -> int:
+        """Returns how many could not be written. Raises ``StoreError``: none could."""
+
+    @abstractmethod
+    async def _read(self, event_id: str, source: str) -> Sequence[Delivery]:
+        """As ``find``, of what is written."""
+
+
+class SQLiteJournal(QueuedJournal):
+    """In the SQLite file."""
+
+    def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._writer = writer
+        self._clock = clock
+
+    async def _write(self, group: Sequence[Delivery]) -> int:
+        await self._writer.write(partial(self._insert, group))
+        return 0
+
+    async def _read(self, event_id: str, source: str) -> Sequence[Delivery]:
+        sought = searchable(event_id), searchable(source), MAX_FOUND
+
+        def read(db: sqlite3.Connection) -> list[Delivery]:
+            rows = db.execute(
+                "SELECT delivery FROM deliveries WHERE event_id = ?1 AND ?2 IN ('', source)"
+                " ORDER BY number DESC LIMIT ?3",
+                sought,
+            )
+            return [delivery_of(text) for (text,) in rows]
+
+        return await self._writer.read(read)
 
     def bound(self, db: sqlite3.Connection) -> None:
         """Drop what is too old or too many."""
@@ -113,7 +136,7 @@ class SQLiteJournal:
             (MAX_ROWS,),
         )
 
-    def _insert(self, group: list[Delivery], db: sqlite3.Connection) -> None:
+    def _insert(self, group: Sequence[Delivery], db: sqlite3.Connection) -> None:
         now = self._clock()
         db.executemany(
             "INSERT INTO deliveries (noted, event_id, source, delivery) VALUES (?, ?, ?, ?)",

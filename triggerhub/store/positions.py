@@ -29,7 +29,7 @@ class SQLitePositions:
 
     async def load(self, prefix: str = "") -> dict[str, Position]:
         """All stored positions whose key begins with ``prefix``. Raises ``StoreError``."""
-        _check_text(prefix)
+        check_text(prefix)
 
         def read(db: sqlite3.Connection) -> dict[str, Position]:
             rows = db.execute(
@@ -49,7 +49,7 @@ class SQLitePositions:
     async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
         """Returns the new revision, greater than any before in this store. Raises
         ``PositionConflict``, ``StoreError``; ValueError for text that is not valid Unicode."""
-        _check_text(key, value)
+        check_text(key, value)
 
         def write(db: sqlite3.Connection) -> int:
             if expect is not None:
@@ -68,7 +68,7 @@ class SQLitePositions:
 
     async def delete(self, key: str) -> None:
         """Forget one key; no error when it is not there. Raises ``StoreError``."""
-        _check_text(key)
+        check_text(key)
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(
@@ -81,7 +81,7 @@ class SQLitePositions:
     async def claim(self, key: str, ttl: float) -> bool:
         """Take or renew ``key`` for ``ttl`` seconds. False: another process holds it. Raises
         ``StoreError``; ValueError unless ``ttl`` is positive."""
-        _check_text(key)
+        check_text(key)
         if not ttl > 0:
             raise ValueError(f"a claim lasts {ttl!r} s: expected more than 0")
 
@@ -100,7 +100,7 @@ class SQLitePositions:
 
     async def release(self, key: str) -> None:
         """Give up a claim that this store holds; no error otherwise. Raises ``StoreError``."""
-        _check_text(key)
+        check_text(key)
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(
@@ -141,7 +141,7 @@ class SQLitePositions:
         return bool(now < expires)
 
 
-def _check_text(*texts: str) -> None:
+def check_text(*texts: str) -> None:
     """Raises ValueError in the caller: lone surrogates have no form in the file."""
     for text in texts:
         text.encode()

@@ -1,0 +1,54 @@
+"""Bytes of any size under one subject: in as many messages as the server's limit makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triggerhub.store.jetstream.server import Changed, Message, Server
+from triggerhub.store.jetstream.streams import Stream
+from triggerhub.store.records import StoreError
+
+_PIECES = "Triggerhub-Pieces"
+_HEADERS = 1024
+"""Bytes that headers may take of what the server's limit allows."""
+_LEAST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The first piece's message makes the whole be there: it comes last. What it lacks is under
+    another subject, with the piece's number as one more word."""
+
+    server: Server
+    stream: Stream
+
+    async def write(self, subject: str, rest: str, data: bytes) -> bool:
+        """Once it returns, all is stored. False: something was there under that subject, and
+        stays. Raises ``StoreError``."""
+        size = max(_LEAST, await self.server.max_payload() - _HEADERS)
+        parts = [data[start : start + size] for start in range(size, len(data), size)]
+        for number, part in enumerate(parts, 1):
+            try:
+                # The size is part of the name: another server may have another limit.
+                await self.server.put(f"{rest}.{size}-{number}", part, last=0)
+            except Changed:
+                continue  # from a try before this one
+        headers = {_PIECES: f"{size} {len(parts)}"} if parts else None
+        try:
+            await self.server.put(subject, data[:size], last=0, headers=headers)
+        except Changed:
+            return False
+        return True
+
+    async def whole(self, first: Message, rest: str) -> bytes:
+        """All of it. Raises ``StoreError``, also where a piece is missing."""
+        size, _, number = first.headers.get(_PIECES, "0 0").partition(" ")
+        subjects = [f"{rest}.{size}-{n}" for n in range(1, int(number) + 1)]
+        parts = [first.data]
+        for subject, part in zip(
+            subjects, await self.server.get_all(self.stream, subjects), strict=True
+        ):
+            if part is None:
+                raise StoreError(f"stream {self.stream.name}: {subject} is missing")
+            parts.append(part.data)
+        return b"".join(parts)
