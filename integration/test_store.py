@@ -14,6 +14,7 @@ from tests.store.test_store_contract import (  # noqa: F401 - the one suite of a
     OpenStore,
     TestClaims,
     TestDeadLetters,
+    TestInbox,
     TestJournal,
     TestPositions,
     other,
@@ -39,4 +40,4 @@ async def _forget(server: str, prefix: str) -> None:
 
 @pytest.fixture
 def open_store(url: str) -> OpenStore:
-    return lambda: JetStreamStore(url)
+    return lambda **options: JetStreamStore(url, **options)

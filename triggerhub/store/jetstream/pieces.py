@@ -22,9 +22,9 @@ class Pieces:
     server: Server
     stream: Stream
 
-    async def write(self, subject: str, rest: str, data: bytes) -> bool:
-        """Once it returns, all is stored. False: something was there under that subject, and
-        stays. Raises ``StoreError``."""
+    async def write(self, subject: str, rest: str, data: bytes) -> int | None:
+        """Once it returns, all is stored: the sequence of the first piece. None: something was
+        there under that subject, and stays. Raises ``StoreError``."""
         size = max(_LEAST, await self.server.max_payload() - _HEADERS)
         parts = [data[start : start + size] for start in range(size, len(data), size)]
         for number, part in enumerate(parts, 1):
@@ -35,10 +35,13 @@ class Pieces:
                 continue  # from a try before this one
         headers = {_PIECES: f"{size} {len(parts)}"} if parts else None
         try:
-            await self.server.put(subject, data[:size], last=0, headers=headers)
+            return await self.server.put(subject, data[:size], last=0, headers=headers)
         except Changed:
-            return False
-        return True
+            return None
+
+    def one(self, first: Message) -> bool:
+        """It has no further pieces."""
+        return _PIECES not in first.headers
 
     async def whole(self, first: Message, rest: str) -> bytes:
         """All of it. Raises ``StoreError``, also where a piece is missing."""

@@ -27,7 +27,10 @@ PATIENCE = 5.0
 """Seconds that one call waits for the servers, answers that are under way apart."""
 
 _NO_MESSAGE = 10037
+_NOT_DELETED = (_NO_MESSAGE, 10057)
 _CHANGED = 10071
+_FULL = (10077, 10023, 10047)
+"""The stream could not store it, resources of the account, of the server."""
 _PASSES = (NOT_FOUND, 10008, 10009)
 """The stream is gone, and made anew; JetStream is starting; it has no leader now."""
 _AGAIN = 0.1
@@ -39,6 +42,10 @@ log = structlog.get_logger(__name__)
 
 class Changed(Exception):  # noqa: N818 - what happened, not a fault
     """The subject's last message is another than was expected: JetStream's words."""
+
+
+class Full(StoreError):  # noqa: N818 - a fact about the stream
+    """The stream takes no more: its limit, or the server's disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,8 @@ class Server:
         except Refusal as error:
             if error.number == _CHANGED:
                 raise Changed(str(error)) from None
+            if error.number in _FULL:
+                raise Full(f"store {self._where} are full: {error}") from None
             raise self._error(str(error)) from error
         return int(answer["seq"])
 
@@ -187,6 +196,17 @@ class Server:
         request = {"filter": subject} | ({} if before is None else {"seq": before})
         answer = await self._ask(f"STREAM.PURGE.{stream.name}", request)
         return int(answer["purged"])
+
+    async def delete(self, stream: Stream, seq: int) -> bool:
+        """Remove one message. False: it is not there. Raises ``StoreError``."""
+        request = {"seq": seq, "no_erase": True}
+        try:
+            await self._do(lambda client: client.ask(f"STREAM.MSG.DELETE.{stream.name}", request))
+        except Refusal as error:
+            if error.number in _NOT_DELETED:
+                return False
+            raise self._error(str(error)) from error
+        return True
 
     async def max_payload(self) -> int:
         """Bytes of a message, headers included, that the server takes. Raises ``StoreError``."""

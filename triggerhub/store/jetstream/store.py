@@ -7,17 +7,19 @@ import os
 import secrets
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from triggerhub.nats.client import Client
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import Problem
+from triggerhub.store.jetstream.inbox import JetStreamInbox, count
 from triggerhub.store.jetstream.journal import JetStreamJournal
 from triggerhub.store.jetstream.letters import JetStreamDeadLetters
 from triggerhub.store.jetstream.place import Accesses, place_of
 from triggerhub.store.jetstream.positions import Claims, JetStreamPositions
 from triggerhub.store.jetstream.server import Server
 from triggerhub.store.jetstream.streams import streams_of
-from triggerhub.store.records import StoreError
+from triggerhub.store.records import Room, StoreError, Waiting
 
 _PATIENCE_AT_THE_END = 1.0
 
@@ -44,10 +46,16 @@ class JetStreamStore:
     """
 
     def __init__(
-        self, url: str, *, environ: Mapping[str, str] = os.environ, read_only: bool = False
+        self,
+        url: str,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        read_only: bool = False,
+        room: Room = Room(),  # noqa: B008 - a value
     ) -> None:
         """``url`` as ``place_of`` takes it; ``environ`` has the login (``Accesses``).
-        ``read_only`` creates nothing. Raises ``StoreError`` for what can never work."""
+        ``read_only`` creates nothing. ``room``: of each inbox. Raises ``StoreError`` for what can
+        never work."""
         place = place_of(url)
         streams = streams_of(place, read_only=read_only)
         self._streams = streams
@@ -56,6 +64,9 @@ class JetStreamStore:
         self._claims = Claims(self._server, streams, secrets.token_hex(16))
         self._dead_letters = JetStreamDeadLetters(self._server, streams.dead_letters)
         self._journal = JetStreamJournal(self._server, streams.journal)
+        self._room = room
+        self._inboxes: dict[str, JetStreamInbox] = {}
+        self._waiting: tuple[Mapping[str, Any], dict[str, Waiting]] | None = None
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._scribe: asyncio.Task[None] | None = None
@@ -71,6 +82,23 @@ class JetStreamStore:
     def positions(self, subscription: str) -> JetStreamPositions:
         """Positions and claims of one subscription."""
         return JetStreamPositions(self._server, self._streams, self._claims, subscription)
+
+    def inbox(self, binding: str) -> JetStreamInbox:
+        """What was accepted for one binding and is not delivered yet."""
+        binding.encode()
+        found = self._inboxes.get(binding)
+        if found is None:
+            found = JetStreamInbox(self._server, self._streams, binding, self._room)
+            self._inboxes[binding] = found
+        return found
+
+    async def waiting(self) -> dict[str, Waiting]:
+        """What each inbox holds, by binding. Asks for it only where the stream is another than
+        before. Raises ``StoreError``."""
+        state = await self._server.state(self._streams.inbox)
+        if self._waiting is None or self._waiting[0] != state:
+            self._waiting = state, await count(self._server, self._streams.inbox)
+        return dict(self._waiting[1])
 
     async def __aenter__(self) -> JetStreamStore:
         await self._tasks.__aenter__()

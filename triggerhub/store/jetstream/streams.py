@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,8 @@ class Stream:
                 raise
             try:
                 found = await client.ask(f"STREAM.CREATE.{self.name}", self.wanted)
-                log.info("store.stream_created", stream=self.name)
+                if found.get("did_create"):
+                    log.info("store.stream_created", stream=self.name)
             except Refusal as error:
                 if error.number != _OTHERWISE_THERE:
                     raise
@@ -94,13 +95,17 @@ class Streams:
     claims: Stream
     dead_letters: Stream
     journal: Stream
+    inbox: Stream
+    once: Stream
 
-    def __iter__(self) -> Any:
-        return iter((self.positions, self.claims, self.dead_letters, self.journal))
+    def __iter__(self) -> Iterator[Stream]:
+        yield from (self.positions, self.claims, self.dead_letters, self.journal)
+        yield from (self.inbox, self.once)
 
 
 def streams_of(place: Place, *, read_only: bool = False) -> Streams:
-    """Bounded each: what is full refuses what comes, but for the journal, which forgets."""
+    """Bounded each: what is full refuses what comes. The journal, and what is known of what was
+    put once, forget instead."""
     prefix = place.prefix
     kept: dict[str, Any] = {"discard": "new", "num_replicas": place.replicas}
 
@@ -122,4 +127,7 @@ def streams_of(place: Place, *, read_only: bool = False) -> Streams:
             {"max_bytes": 256 * 2**20, "max_msgs": 100_000, "max_age": DAY * 10**9,
              "discard": "old"},
         ),
+        stream("inbox", {"max_bytes": place.inbox}),
+        # What would be the longest window is over by then.
+        bucket("once", {"max_bytes": 256 * 2**20, "max_age": 2 * DAY * 10**9, "discard": "old"}),
     )  # fmt: skip
