@@ -15,6 +15,7 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import structlog
 import uvloop
@@ -37,11 +38,13 @@ from triggerhub.functions.processes import Processes
 from triggerhub.settings import Settings
 from triggerhub.stopping import end_at_once, stop_signals
 from triggerhub.store.directory import directory_name, lock_directory
-from triggerhub.store.sqlite import SQLiteStore
+from triggerhub.store.opening import open_store
+from triggerhub.store.records import Store
 from triggerhub.store.turn import Turn
 
 if TYPE_CHECKING:
     from triggerhub.cluster.cluster import Cluster
+    from triggerhub.cluster.leadership import Leadership
 
 log = structlog.get_logger()
 
@@ -77,16 +80,17 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
     # at once.
     with stop_signals((lambda _: None) if settings.worker else end_at_once) as stop:
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(SQLiteStore(settings.data))
+            store = await stack.enter_async_context(open_store(settings.data, settings.store))
             transport = Transport(max_connections=1024)
             stack.push_async_callback(transport.close)
             changes = Changes()
             dispatcher = Dispatcher(transport, store, changed=changes.binding)
-            share = Turn(settings.data) if settings.worker else None
+            # Positions in a store of several machines are not only this hub's.
+            share = Turn(settings.data) if settings.worker and not settings.store else None
             place = await stack.enter_async_context(
-                _folder(settings, kinds, share, wake=lambda: reconciler.wake())
+                _folder(settings, kinds, share, store, wake=lambda: reconciler.wake())
                 if settings.paths
-                else _cluster(settings, kinds)
+                else _cluster(settings, kinds, share)
             )
             listeners = Listeners(
                 kinds,
@@ -100,7 +104,7 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
                 dispatcher,
                 store,
                 grace=settings.grace,
-                own=alone if share is None else share.own,
+                own=place.own,
                 turn=place.turn,
                 changed=changes.binding,
             )
@@ -117,6 +121,9 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
             view = View(reconciler, dispatcher, listeners, store, place.code, watch)
             replays = Replays(listeners, dispatcher)
             await stack.enter_async_context(serve(view, settings, replays))
+            if place.hubs is not None:
+                # Left after the listeners: who comes next finds nothing under way.
+                await stack.enter_async_context(place.hubs.standing(listeners))
             await stack.enter_async_context(listeners)
             await stack.enter_async_context(replays)
             if picture is not None:
@@ -150,32 +157,61 @@ class _Place:
 
     source: ResourceSource
     code: Processes | NoCode
+    own: Callable[[], Awaitable[None]] = alone
     turn: Callable[[], Awaitable[float]] = at_once
+    hubs: Leadership | None = None
+    """Among the hubs that share a store."""
     environ: Mapping[str, str] | None = None
     cluster: Cluster | None = None
 
 
 @asynccontextmanager
 async def _folder(
-    settings: Settings, kinds: Mapping[str, Kind], share: Turn | None, wake: Callable[[], None]
+    settings: Settings,
+    kinds: Mapping[str, Kind],
+    share: Turn | None,
+    store: Store,
+    wake: Callable[[], None],
 ) -> AsyncIterator[_Place]:
     source = FolderSource(settings.paths, kinds)
+    hubs = _hubs(settings, store) if settings.store else None
+    leader = hubs or share
     async with Processes(settings.data.absolute() / "functions", changed=wake) as processes:
         yield _Place(
             source=source,
             code=processes,
-            turn=at_once if share is None else share.turn,
+            own=alone if leader is None else leader.own,
+            turn=at_once if leader is None else leader.turn,
+            hubs=hubs,
             environ=dict(os.environ),
         )
 
 
+def _hubs(settings: Settings, store: Store) -> Leadership:
+    from triggerhub.cluster.leadership import Leadership
+    from triggerhub.cluster.shared import HUBS, LEADER, StoreLeases
+
+    identity = f"{socket.gethostname()}_{_replica(settings)}_{uuid4().hex[:8]}"
+    leases = StoreLeases(store.positions(HUBS))
+    return Leadership(leases, name=LEADER, namespace="", identity=identity)
+
+
 @asynccontextmanager
-async def _cluster(settings: Settings, kinds: Mapping[str, Kind]) -> AsyncIterator[_Place]:
+async def _cluster(
+    settings: Settings, kinds: Mapping[str, Kind], share: Turn | None
+) -> AsyncIterator[_Place]:
     # Its client is large, and slow to import: a hub of a folder does without.
     from triggerhub.cluster.cluster import connected
 
     async with connected(settings, kinds) as cluster:
-        yield _Place(source=cluster.source, code=NoCode(), turn=cluster.turn, cluster=cluster)
+        own = alone if share is None else share.own
+        yield _Place(
+            source=cluster.source,
+            code=NoCode(),
+            own=cluster.leadership.own if settings.store else own,
+            turn=cluster.leadership.turn,
+            cluster=cluster,
+        )
 
 
 def _sockets(

@@ -19,6 +19,8 @@ class Settings:
     context: str | None = None
     """Of the kubeconfig; None: its current one."""
     data: Path = Path(".triggerhub")
+    store: str = ""
+    """``nats://…``, as ``store.jetstream.place`` has it; empty: in ``data``."""
     listen: str = "127.0.0.1:8080"
     admin: str = "127.0.0.1:9090"
     """Or ``unix:`` and a path: for this user alone, without a token."""

@@ -40,6 +40,15 @@ def log_to_memory(lines: deque[Line]) -> None:
     _configure([keep], structlog.PrintLoggerFactory(sys.stderr), debug=False)
 
 
+def log_nothing() -> None:
+    """For a command that says what there is to say itself."""
+
+    def drop(_logger: Any, _method: str, event: Line) -> Line:
+        raise structlog.DropEvent
+
+    _configure([drop], structlog.PrintLoggerFactory(sys.stderr), debug=False)
+
+
 def _number(worker: int, _logger: Any, _method: str, event: Line) -> Line:
     event["worker"] = worker
     return event

@@ -121,7 +121,8 @@ class Emitter:
         await asyncio.wait([task], timeout=timeout)
         shape: Json = {"binding": binding.name, "source": event.source, "id": event.id}
         shape["outcome"] = task.result() if task.done() else "under way"
-        found = await self._view.dispatcher.deliveries(event.id, event.source)
+        # It went through this process: the store has nothing to add, and may be away.
+        found = self._view.dispatcher.recent(event.id, event.source)
         if found:
             shape["delivery"] = delivery_json(found[0])
         return Answer(200 if task.done() else 202, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -39,6 +40,11 @@ Data = Annotated[
     typer.Option("--data", metavar="DIR", help="Read a hub's data itself; the hub may be down."),
 ]
 
+StoreURL = Annotated[
+    str,
+    typer.Option("--store", metavar="URL", help="Read nats://…, a store of several machines."),
+]
+
 
 def list_(
     trigger: OfTrigger = "",
@@ -47,6 +53,7 @@ def list_(
     older_than: OlderThan = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the oldest first.")] = 100,
     data: Data = None,
+    store: StoreURL = "",
     output: FormOption = Form.TABLE,
     admin: AdminOption = DEFAULT_ADMIN,
     admin_token_file: TokenOption = None,
@@ -58,12 +65,14 @@ def list_(
       triggerhub dlq list --trigger shop/orders
       triggerhub dlq list --reason Rejected --older-than 24h -o json
       triggerhub dlq list --data .triggerhub
+      triggerhub dlq list --store nats://nats.example:4222
     """
     shape = _selection((), trigger, function, reason, older_than)
     found, more = _read(
         lambda: _listed_by_hub(Hub(admin, admin_token_file), shape, limit),
-        lambda folder: _offline().listed_in(folder, shape, limit),
+        lambda folder, url: _offline().listed_in(folder, url, shape, limit),
         data,
+        store,
         admin,
     )
     if output is not Form.TABLE:
@@ -93,6 +102,7 @@ def list_(
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID")],
     data: Data = None,
+    store: StoreURL = "",
     output: FormOption = Form.TABLE,
     admin: AdminOption = DEFAULT_ADMIN,
     admin_token_file: TokenOption = None,
@@ -108,8 +118,9 @@ def show(
     """
     letter = _read(
         lambda: Hub(admin, admin_token_file).get(f"/v1/dead-letters/{quote(letter_id, safe='')}"),
-        lambda folder: _offline().shown_from(folder, letter_id),
+        lambda folder, url: _offline().shown_from(folder, url, letter_id),
         data,
+        store,
         admin,
     )
     if output is not Form.TABLE:
@@ -249,18 +260,26 @@ def _offline() -> Any:
 
 
 def _read(
-    from_hub: Callable[[], Any], from_folder: Callable[[Path], Any], data: Path | None, admin: str
+    from_hub: Callable[[], Any],
+    from_store: Callable[[Path, str], Any],
+    data: Path | None,
+    store: str,
+    admin: str,
 ) -> Any:
-    """Ask the hub; or read its folder, where that is named or the hub is down."""
-    if data is not None:
-        return from_folder(data)
+    """Ask the hub; or read its store, where that is named or the hub is down."""
+    if data is not None and store:
+        raise Failure("found --data and --store, expected one of them", 2)
+    if data is not None or store:
+        return from_store(data or DEFAULT_DATA, store)
     try:
         return from_hub()
     except NoHub:
-        if admin != DEFAULT_ADMIN or not DEFAULT_DATA.is_dir():
+        url = os.environ.get("TRIGGERHUB_STORE", "")
+        if admin != DEFAULT_ADMIN or not (url or DEFAULT_DATA.is_dir()):
             raise
-        print(f"triggerhub: no hub answers; this is read from {DEFAULT_DATA}", file=sys.stderr)
-        return from_folder(DEFAULT_DATA)
+        where = "the store that TRIGGERHUB_STORE names" if url else DEFAULT_DATA
+        print(f"triggerhub: no hub answers; this is read from {where}", file=sys.stderr)
+        return from_store(DEFAULT_DATA, url)
 
 
 def _listed_by_hub(hub: Hub, shape: dict[str, Any], limit: int) -> tuple[list[Any], bool]:

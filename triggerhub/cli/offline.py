@@ -1,4 +1,4 @@
-"""Dead letters read from a hub's data directory, whether it runs or not."""
+"""Dead letters read from a hub's store, whether it runs or not."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, TypeVar
 
 from triggerhub.admin.wire import BadRequest, letter_json, selection_of
 from triggerhub.cli.failure import Failure
+from triggerhub.store.opening import open_store
 from triggerhub.store.records import StoreError
-from triggerhub.store.sqlite import SQLiteStore
+from triggerhub.telemetry import log_nothing
 
 _ONLY_A_HUB = "only a running hub reads it from there"
 
 T = TypeVar("T")
 
 
-def listed_in(folder: Path, shape: dict[str, Any], limit: int) -> tuple[list[Any], bool]:
+def listed_in(data: Path, url: str, shape: dict[str, Any], limit: int) -> tuple[list[Any], bool]:
     """As the API lists them, at most ``limit``; and whether there are more. Raises
     ``Failure``."""
 
     async def read() -> list[Any]:
-        async with SQLiteStore(folder, read_only=True) as store:
+        async with open_store(data, url, read_only=True) as store:
             found = await store.dead_letters.list(selection_of(shape), limit=limit + 1)
             return [letter_json(letter, whole=False) for letter in found]
 
@@ -30,11 +31,11 @@ def listed_in(folder: Path, shape: dict[str, Any], limit: int) -> tuple[list[Any
     return letters[:limit], len(letters) > limit
 
 
-def shown_from(folder: Path, letter_id: str) -> dict[str, Any]:
+def shown_from(data: Path, url: str, letter_id: str) -> dict[str, Any]:
     """As the API shows it. Raises ``Failure``."""
 
     async def read() -> dict[str, Any]:
-        async with SQLiteStore(folder, read_only=True) as store:
+        async with open_store(data, url, read_only=True) as store:
             letter = await store.dead_letters.get(letter_id)
             if letter is None:
                 raise Failure(f"there is no dead letter {letter_id}")
@@ -45,6 +46,7 @@ def shown_from(folder: Path, letter_id: str) -> dict[str, Any]:
 
 
 def _run(reading: Coroutine[Any, Any, T]) -> T:
+    log_nothing()  # what goes wrong is the one sentence
     try:
         return asyncio.run(reading)
     except (StoreError, BadRequest) as error:

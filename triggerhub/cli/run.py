@@ -46,6 +46,14 @@ def run(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Durable state: positions, dead letters.")
     ] = Path(".triggerhub"),
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TRIGGERHUB_STORE",
+            metavar="URL",
+            help="nats://HOST:PORT keeps it in NATS JetStream, for hubs on several machines.",
+        ),
+    ] = None,
     listen: Annotated[
         str, typer.Option(metavar="ADDR", help="Where HTTP triggers listen.")
     ] = "127.0.0.1:8080",
@@ -83,6 +91,7 @@ def run(
       triggerhub run -f triggers/ -f functions/ --data /var/lib/triggerhub
       triggerhub run -f manifests/ --admin 0.0.0.0:9090 --admin-token-file token
       triggerhub run -f manifests/ --workers 4
+      triggerhub run -f manifests/ --store nats://nats.example:4222
       triggerhub run --namespace shop
     """
     if filename and (namespace or kubeconfig or context):
@@ -95,6 +104,7 @@ def run(
         kubeconfig=kubeconfig,
         context=context,
         data=data.absolute(),
+        store=store or "",
         listen=listen,
         admin=admin,
         admin_token_file=admin_token_file,

@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
-import structlog
-
 from triggerhub.cluster.api import Api
 from triggerhub.cluster.cleanup import Cleanups
-from triggerhub.cluster.election import Election
 from triggerhub.cluster.events import Events
+from triggerhub.cluster.leadership import Leadership
 from triggerhub.cluster.source import KubernetesSource
 from triggerhub.cluster.statuses import Statuses
 from triggerhub.control.changes import Changes
@@ -23,8 +21,6 @@ from triggerhub.control.plugins import Kind
 from triggerhub.control.reconciler import Reconciler
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.settings import Settings
-
-log = structlog.get_logger()
 
 LEASE = "triggerhub"
 
@@ -42,25 +38,15 @@ class Cluster:
         replica += f"-{worker}" if worker else ""
         self._api = api
         self._kinds = kinds
-        self._leading = asyncio.Event()
-        self._listeners: Listeners | None = None
         self.source = KubernetesSource(api, kinds, namespace)
-        self.election = Election(
+        self.leadership = Leadership(
             api,
             # Hubs of different scopes are no replicas of each other.
             name=LEASE if namespace is None else f"{LEASE}-{namespace}",
             namespace=api.namespace,
             identity=f"{replica}_{uuid4().hex[:8]}",
-            changed=self._elected,
         )
-
-    async def turn(self) -> float:
-        """Wait to be the leader; since when what falls due is its own, seconds since the epoch."""
-        while True:
-            await self._leading.wait()
-            if self.election.leading:
-                return self.election.since
-            await asyncio.sleep(0)  # its time is over: the event goes next
+        self.election = self.leadership.election
 
     async def run(
         self,
@@ -70,7 +56,7 @@ class Cluster:
         changes: Changes,
     ) -> None:
         """Until cancelled."""
-        self._listeners = listeners
+        self.leadership.listeners = listeners
         events = Events(self._api, self.election)
         statuses = Statuses(
             self._api, self.source, reconciler, dispatcher, self.election, events, changes,
@@ -82,17 +68,6 @@ class Cluster:
             tasks.create_task(statuses.run(), name="statuses")
             tasks.create_task(events.run(), name="events")
             tasks.create_task(cleanups.run(), name="cleanups")
-
-    def _elected(self) -> None:
-        if self.election.leading:
-            log.info("leader.elected")
-            self._leading.set()
-        elif self._leading.is_set():
-            log.info("leader.resigned")
-            self._leading.clear()
-            # At once: what acts for all must not go on while another replica takes over.
-            if self._listeners is not None:
-                self._listeners.resign()
 
 
 @asynccontextmanager

@@ -68,7 +68,7 @@ class SourceState:
     seek: Sought | None = None
     """The last one that is done, as far as is known."""
     acting: bool = False
-    """Its turn has come (``Subscription.turn``)."""
+    """Its turn has come (``Subscription.turn``), or the positions are its own."""
     now: Callable[[], float] = field(default=time.time, repr=False)
     """Seconds since the epoch."""
     _growths: Growths | None = field(default=None, repr=False)
@@ -224,7 +224,7 @@ class Listeners:
                 self._start(listening, paused=is_paused)
 
     def resign(self) -> None:
-        """This process acts for its replicas no longer: what took its turn drains, and waits for
+        """This process acts for its replicas no longer: what acts for them drains, and waits for
         it anew."""
         for name, slot in list(self._slots.items()):
             if slot.state.acting:
@@ -338,6 +338,10 @@ class Listeners:
             state.acting = True
             return since
 
+        async def own() -> None:
+            await self._own()
+            state.acting = True
+
         return Subscription(
             name=listening.name,
             namespace=listening.namespace,
@@ -353,7 +357,7 @@ class Listeners:
             report=state,
             created=listening.created,
             values=listening.values,
-            own=self._own,
+            own=alone if self._own is alone else own,
             turn=turn,
         )
 

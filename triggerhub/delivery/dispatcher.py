@@ -90,13 +90,19 @@ class Dispatcher:
             raise GivenBack(f"no binding is called {name}")
         return await link(event)
 
-    async def deliveries(self, event_id: str, source: str = "") -> list[Delivery]:
-        """What is known of one event: under way, in memory, then in the store; newest first."""
+    def recent(self, event_id: str, source: str = "") -> list[Delivery]:
+        """What is known of one event in this process: under way, and in memory; newest first."""
         found: dict[tuple[str, float], Delivery] = {}
         for link in (*self.links(), *self._beside):
             for delivery in (*link.under_way(), *link.tally.deliveries(link.name)):
                 if delivery.id == event_id and source in ("", delivery.source):
                     found.setdefault((delivery.binding, delivery.received), delivery)
+        return sorted(found.values(), key=lambda d: d.received, reverse=True)
+
+    async def deliveries(self, event_id: str, source: str = "") -> list[Delivery]:
+        """What is known of one event, here and in the store; newest first. Raises
+        ``StoreError``."""
+        found = {(d.binding, d.received): d for d in self.recent(event_id, source)}
         for delivery in await self._store.journal.find(event_id, source):
             found.setdefault((delivery.binding, delivery.received), delivery)
         return sorted(found.values(), key=lambda d: d.received, reverse=True)
