@@ -12,13 +12,17 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client as NATSClient
 from nats.aio.msg import Msg
 
 from triggerhub.nats.access import Access
+from triggerhub.nats.headers import Headers
+
+if TYPE_CHECKING:
+    from triggerhub.nats.keeping import Keeping
 
 T = TypeVar("T")
 
@@ -70,6 +74,13 @@ async def heed(work: Awaitable[T]) -> T:
     return result
 
 
+def published(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
+    """The line of the protocol, and what follows it. ``headers``: a whole block."""
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
+        subject.encode(), reply.encode(), len(headers), len(headers) + len(data), headers, data
+    )  # fmt: skip
+
+
 class Client(NATSClient):
     """A connection to one server. Not used again after it ended."""
 
@@ -84,6 +95,8 @@ class Client(NATSClient):
         """It ended, or its server answers no longer."""
         self.wakes: set[asyncio.Event] = set()
         """To be set when it is lost."""
+        self.keeping: Keeping | None = None
+        """What waits for streams to confirm; see there."""
 
     @property
     def gone(self) -> bool:
@@ -179,6 +192,14 @@ class Client(NATSClient):
             self._pending_data_size += len(line)
         await heed(self._flush_pending())
 
+    async def publish_raw(self, subject: str, headers: bytes, data: bytes) -> None:
+        """``headers``: a whole block. Returns when the server has it. Raises Denied, and
+        nats.errors.Error where the connection ended."""
+        before = len(self._denials)
+        await self.write([published(subject, "", headers, data)])
+        await heed(self.flush())
+        self._check_denials(before)
+
     async def end(self) -> None:
         """Close, within a few seconds whatever the server does."""
         self._lose()
@@ -215,10 +236,17 @@ class Client(NATSClient):
         # nats-py's own ends its reading, silently, with a subject that is not UTF-8.
         return Msg(self, subject.decode("utf-8", "backslashreplace"), reply.decode(), data, headers)
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # nats-py's own keeps the last of equal names, and what it can read of a value.
+        return Headers(NATSClient._parse_header_lines(raw), raw)
+
     def _lose(self) -> None:
         self.lost.set()
         for wake in self.wakes:
             wake.set()
+        if self.keeping is not None:
+            self.keeping.lose()
 
     def _check_denials(self, before: int) -> None:
         if len(self._denials) > before:
@@ -232,6 +260,8 @@ class Client(NATSClient):
         text = str(error)
         if "permissions violation" in text.lower():
             self._denials.append(text.removeprefix("nats: "))
+            if self.keeping is not None:
+                self.keeping.deny(self._denials[-1])
         elif not isinstance(error, nats.errors.Error | OSError):
             # From one of our own callbacks.
             self._fault = error

@@ -58,9 +58,7 @@ def explain_jetstream(error: Exception, stream: str) -> Problem:
         return Problem("NotAuthorized", f"the server says: {error}; grant the account that subject")
     if isinstance(error, Refusal) and error.number == _STREAM_NOT_FOUND:
         return Problem("StreamNotFound", f"stream {stream} does not exist")
-    if isinstance(error, nats.errors.NoRespondersError) or (
-        isinstance(error, Refusal) and error.number in _NO_JETSTREAM
-    ):
+    if has_no_jetstream(error):
         return Problem(
             "JetStreamUnavailable", "the servers have no JetStream for this account, now"
         )
@@ -68,6 +66,13 @@ def explain_jetstream(error: Exception, stream: str) -> Problem:
         return Problem("JetStreamRefused", f"stream {stream}: {error}")
     said = str(error).removeprefix("nats: ") or "no answer in time"
     return Problem("JetStreamUnavailable", f"JetStream does not answer: {said}")
+
+
+def has_no_jetstream(error: Exception) -> bool:
+    """Whether nobody answers for JetStream: there is none, or none now."""
+    if isinstance(error, Refusal):
+        return error.number in _NO_JETSTREAM
+    return isinstance(error, nats.errors.NoRespondersError)
 
 
 def explain_core(error: Exception) -> Problem:
