@@ -14,6 +14,7 @@ import pytest
 from integration import nats_tools as tools
 from integration.fakes import FakeEmit, Listening, eventually, listening
 from integration.servers import Nats
+from triggerhub.cloudevents import format_time
 from triggerhub.connector import Installation
 from triggerhub.event import Event, Outcome, Settled
 from triggerhub_nats import NATSConnector, NATSSource
@@ -98,8 +99,10 @@ class TestData:
         assert headed.datacontenttype == "text/plain"
         assert headed.extensions == {"natsheadernatsmsgid": "o-7", "natsheaderxkind": "größe"}
         assert headed.origin is not None
+        assert headed.time is not None
         assert headed.origin().coordinates == {
             "subject": f"{orders}.b.c", "stream": orders, "sequence": "2", "delivered": "1",
+            "time": format_time(headed.time),
         }  # fmt: skip
 
     async def test_a_subject_with_wildcards_chooses_among_a_streams_messages(

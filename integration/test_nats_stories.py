@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import random
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import nats as nats_py
-import nats.errors as nats_errors
 import pytest
 
-from integration import nats_tools as tools
-from integration.function import ACCEPT, Answer, Call, Function, answering, hang, reply
-from integration.hub import function, running, trigger
+from integration.function import ACCEPT, Answer, Call, answering, hang, reply
+from integration.hub import function, running
+from integration.nats_flow import Flow
 from integration.servers import Nats
 from integration.streams import accepted_at_least, firsts, in_order
 
@@ -37,90 +29,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
         yield server
     finally:
         server.stop()
-
-
-class Flow:
-    """A stream, and what was put into it: each value is ``<key>:<n>``, n counting per key, with
-    the subject ``<stream>.<key>``. ``core``: there is no stream behind the subjects."""
-
-    def __init__(self, nats: Nats, keys: int = 8, *, core: bool = False) -> None:
-        self.nats = nats
-        self.name = f"story{uuid4().hex[:8]}"
-        self.core = core
-        self.sent: list[bytes] = []
-        """Those that the server has confirmed, or, without a stream, has been sent."""
-        self._keys = itertools.cycle([f"k{n}" for n in range(keys)])
-        self._next: defaultdict[str, int] = defaultdict(int)
-        if not core:
-            asyncio.run(tools.create_stream(nats.server, self.name, f"{self.name}.>"))
-
-    def send(self, number: int) -> None:
-        asyncio.run(self._send(number))
-
-    @contextmanager
-    def flowing(self, per_second: int) -> Iterator[None]:
-        """Messages keep coming while the block runs."""
-        done = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._flow(per_second, done)))
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join(30)
-
-    def trigger(self, to: str, **delivery: Any) -> dict[str, Any]:
-        source: dict[str, Any] = {"servers": [self.nats.server]}
-        if self.core:
-            source |= {"subject": f"{self.name}.*"}
-        else:
-            source |= {"stream": self.name, "startFrom": "All", "durable": "story"}
-        return trigger("NATSTrigger", "orders", to, source, **delivery)
-
-    def unsettled(self) -> int:
-        found = asyncio.run(tools.consumer(self.nats.server, self.name, "story"))
-        return (found.num_pending or 0) + (found.num_ack_pending or 0)
-
-    def arrived(self, target: Function) -> bool:
-        return {call.body for call in target.accepted} >= set(self.sent)
-
-    async def _send(self, number: int) -> None:
-        async with tools.connected(self.nats.server) as client:
-            for _ in range(number):
-                await self._put(client)
-
-    async def _put(self, client: Any) -> None:
-        key = next(self._keys)
-        value = f"{key}:{self._next[key]}".encode()
-        self._next[key] += 1
-        subject = f"{self.name}.{key}"
-        if self.core:
-            await client.publish(subject, value)
-            await client.flush()
-        else:
-            # The server knows a message that is sent once more by this.
-            headers = {"Nats-Msg-Id": value.decode()}
-            while True:
-                try:
-                    await client.jetstream().publish(subject, value, headers=headers, timeout=2)
-                    break
-                except (nats_errors.Error, OSError):
-                    await asyncio.sleep(0.1)
-        self.sent.append(value)
-
-    async def _flow(self, per_second: int, done: threading.Event) -> None:
-        async def nothing(error: Exception) -> None: ...
-
-        client = await nats_py.connect(
-            f"nats://{self.nats.server}", reconnect_time_wait=0.1, max_reconnect_attempts=-1,
-            error_cb=nothing,
-        )  # fmt: skip
-        try:
-            while not done.is_set():
-                await self._put(client)
-                await asyncio.sleep(1 / per_second)
-        finally:
-            await client.close()
 
 
 def by_subject(calls: list[Call]) -> list[Call]:

@@ -7,7 +7,8 @@ import ssl
 from triggerhub.connector import Reference, SpecError, Subscription
 from triggerhub.credentials import TLS, Contexts, text, unfit
 from triggerhub.nats.access import Access, Login, credentials_login, nkey_login
-from triggerhub_nats.source import NATSSource, Security
+from triggerhub_nats.security import Security
+from triggerhub_nats.source import NATSSource
 
 _WHERE = "spec.source.security"
 

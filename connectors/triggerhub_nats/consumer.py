@@ -1,7 +1,9 @@
-"""The durable consumer: found or created, never changed, never deleted."""
+"""The durable consumer: found or created; never changed, and deleted only where the manifest says
+so."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,15 +12,17 @@ from typing import Any
 from triggerhub.connector import Subscription
 from triggerhub.nats.client import Client, Refusal
 from triggerhub.nats.problems import Problem
-from triggerhub_nats.source import NATSSource, Start
+from triggerhub_nats.notes import NOTHING, Done, Note, described, read_note
+from triggerhub_nats.source import NATSSource, Seek
+from triggerhub_nats.starts import filters, from_sequence, sequence_of, start_at
 
 ACK_WAIT = 15.0
 """Seconds after which the server takes a message that it hears nothing of for lost. Of one that is
 under way it hears three times as often."""
 _CONSUMER_NOT_FOUND = 10014
+_STREAM_NOT_FOUND = 10059
 _NAME_TAKEN = (10013, 10148)
 _LEAST_ACK_PENDING = 1000
-_POLICIES = {"All": "all", "New": "new", "Last": "last"}
 
 
 class Unusable(Exception):  # noqa: N818 - a fact about the consumer
@@ -45,6 +49,8 @@ class Consumer:
     """Sequence up to which everything is settled."""
     waiting: int
     """Messages that are not settled yet."""
+    note: Note = NOTHING
+    """Of the seeks that were done."""
     made: bool = False
     """It was created just now."""
 
@@ -81,7 +87,7 @@ async def bind(
 ) -> Consumer:
     """Find the consumer, or create it: at ``startFrom``, or, where it was there ``before`` in this
     very stream, after what was settled then. A stream that came into being since, as one that was
-    ``awaited``, is read from its first message.
+    ``awaited``, is read from its first message. Where a seek is due, make it anew.
 
     Raises Unusable where it differs from what the trigger says, and what ``Client.ask`` does.
     """
@@ -89,41 +95,91 @@ async def bind(
     assert source.stream is not None
     stream, name = source.stream, durable_of(subscription)
     born = _time((await client.ask(f"STREAM.INFO.{stream}"))["created"])
-    found = await _find(client, stream, name)
+    found = await find(client, stream, name)
     made = False
     if found is None:
         if len(source.subject_names) > 1 and not _filters_several(client):
             raise Unusable(_too_old(client))
-        config = _wanted(subscription, name) | _start(source, born, before, awaited)
-        request = {"stream_name": stream, "config": config}
+        start, note = await _beginning(client, source, born, before, awaited)
         try:
-            found = await client.ask(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request)
+            found = await _create(client, stream, _wanted(subscription, name, note) | start)
             made = True
         except Refusal as refusal:
             # Another process was faster, and began elsewhere.
-            found = await _find(client, stream, name) if refusal.number in _NAME_TAKEN else None
+            found = await find(client, stream, name) if refusal.number in _NAME_TAKEN else None
             if found is None:
                 raise
-    config = found["config"]
-    if differences := _differences(config, source):
+    if differences := _differences(found["config"], source):
         raise Unusable(Problem(
             "ConsumerDiffers",
             f"consumer {name} of stream {stream} is not as the trigger says: "
             f"{'; '.join(differences)}. Name another durable, or delete this one: a new one "
             "begins at startFrom",
         ))  # fmt: skip
+    done_here = before is not None and source.seek is not None and before.note.done(source.seek.id)
+    if source.seek is not None and not (done_here or note_of(found).done(source.seek.id)):
+        found, made = await _move(client, source, source.seek, found), True
     return _read(found, stream, name, born, made)
+
+
+async def _move(client: Client, source: NATSSource, seek: Seek, found: Any) -> Any:
+    """Where a consumer begins cannot be changed: delete it, and create it as it was, but there.
+
+    The seek is written in the request that creates it. What comes between the two leaves no
+    consumer, and then the next ``bind`` begins where the seek says; another process that makes it
+    as it was before leaves it without the seek, which is then due again.
+    """
+    assert source.stream is not None
+    old = found["config"]
+    sequence = await sequence_of(client, source, seek.to)
+    note = note_of(found).sought(Done(seek.id, int(time.time()), sequence))
+    starts = ("deliver_policy", "opt_start_seq", "opt_start_time")
+    config = {key: value for key, value in old.items() if key not in starts}
+    config |= from_sequence(sequence)
+    config["description"] = described(old.get("description", ""), note)
+    await delete(client, source.stream, found["name"])
+    return await _create(client, source.stream, config)
+
+
+async def delete(client: Client, stream: str, name: str) -> None:
+    """Delete it; no error where it is not there. Raises what ``Client.ask`` does."""
+    try:
+        await client.ask(f"CONSUMER.DELETE.{stream}.{name}")
+    except Refusal as refusal:
+        if refusal.number not in (_CONSUMER_NOT_FOUND, _STREAM_NOT_FOUND):
+            raise
+
+
+async def _create(client: Client, stream: str, config: Mapping[str, Any]) -> Any:
+    request = {"stream_name": stream, "config": config}
+    return await client.ask(f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", request)
+
+
+async def _beginning(
+    client: Client, source: NATSSource, born: datetime, before: Consumer | None, awaited: bool
+) -> tuple[dict[str, Any], Note]:
+    """Where a new consumer begins, and what is known of its seeks then."""
+    note = NOTHING if before is None else before.note
+    if before is not None and _at_once(before.stream_born, born):
+        return from_sequence(before.floor + 1), note
+    new = awaited or before is not None
+    seek = source.seek
+    if seek is not None and not note.done(seek.id):
+        sequence = 1 if new else await sequence_of(client, source, seek.to)
+        return from_sequence(sequence), note.sought(Done(seek.id, int(time.time()), sequence))
+    return start_at("All" if new else source.start_from or "New"), note
 
 
 async def look(client: Client, consumer: Consumer) -> Consumer | None:
     """How it stands now. None: it is not there. Raises what ``Client.ask`` does."""
-    found = await _find(client, consumer.stream, consumer.name)
+    found = await find(client, consumer.stream, consumer.name)
     if found is None:
         return None
     return _read(found, consumer.stream, consumer.name, consumer.stream_born, False)
 
 
-async def _find(client: Client, stream: str, name: str) -> Any:
+async def find(client: Client, stream: str, name: str) -> Any:
+    """What the server says of it. None: it is not there. Raises what ``Client.ask`` does."""
     try:
         return await client.ask(f"CONSUMER.INFO.{stream}.{name}")
     except Refusal as refusal:
@@ -143,6 +199,7 @@ def _read(found: Mapping[str, Any], stream: str, name: str, born: datetime, made
         ack_wait=min(waits) / 1e9,
         floor=found["ack_floor"]["stream_seq"],
         waiting=found["num_pending"] + found["num_ack_pending"],
+        note=note_of(found),
         made=made,
     )
 
@@ -151,12 +208,16 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _wanted(subscription: Subscription[NATSSource], name: str) -> dict[str, Any]:
+def note_of(found: Mapping[str, Any]) -> Note:
+    """Of the seeks that were done to a consumer, as the server shows it."""
+    return read_note(found["config"].get("description", ""))
+
+
+def _wanted(subscription: Subscription[NATSSource], name: str, note: Note) -> dict[str, Any]:
     source = subscription.source
-    names = source.subject_names
     config: dict[str, Any] = {
         "durable_name": name,
-        "description": f"triggerhub: {subscription.name}",
+        "description": described(f"triggerhub: {subscription.name}", note),
         "ack_policy": "explicit",
         "ack_wait": int(ACK_WAIT * 1e9),
         "max_deliver": -1,
@@ -164,26 +225,7 @@ def _wanted(subscription: Subscription[NATSSource], name: str) -> dict[str, Any]
         or max(_LEAST_ACK_PENDING, 32 * subscription.in_flight),
         "replay_policy": "instant",
     }
-    if len(names) == 1:
-        config["filter_subject"] = names[0]
-    elif names:
-        config["filter_subjects"] = list(names)
-    return config
-
-
-def _start(
-    source: NATSSource, born: datetime, before: Consumer | None, awaited: bool
-) -> dict[str, Any]:
-    if awaited or (before is not None and not _at_once(before.stream_born, born)):
-        return {"deliver_policy": "all"}
-    if before is not None:
-        return {"deliver_policy": "by_start_sequence", "opt_start_seq": before.floor + 1}
-    start = source.start_from or "New"
-    if not isinstance(start, Start):
-        return {"deliver_policy": _POLICIES[start]}
-    if start.sequence is not None:
-        return {"deliver_policy": "by_start_sequence", "opt_start_seq": start.sequence}
-    return {"deliver_policy": "by_start_time", "opt_start_time": (start.time or "").upper()}
+    return config | filters(source)
 
 
 def _differences(config: Mapping[str, Any], source: NATSSource) -> list[str]:

@@ -134,7 +134,7 @@ class CoreListener:
         place = Place(f"/nats/{pattern}", identity, None, {"pattern": pattern})
         event = event_of(place, message.subject, message.headers, data, by=self._by)
         debt = 0
-        if self._subscription.source.reply and message.reply:
+        if self._subscription.source.reply is True and message.reply:
             debt = self._answers.owe(message.reply)
             if event.fault is None:
                 event = replace(event, request=_request(event))

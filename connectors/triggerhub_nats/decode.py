@@ -19,19 +19,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from nats.aio.msg import Msg
+
 from triggerhub.cloudevents import (
     STRUCTURED,
     CloudEventError,
+    format_time,
     from_attributes,
     from_json,
     media_type,
 )
 from triggerhub.event import EMPTY, Event, Origin
+from triggerhub.nats.headers import Headers as AllHeaders
+from triggerhub.nats.headers import Pairs, pairs_of
 
 TYPE = "dev.triggerhub.nats.message"
 
@@ -48,6 +53,45 @@ class Place(NamedTuple):
     id: str
     time: datetime | None
     coordinates: Mapping[str, str]
+
+
+class Ack(NamedTuple):
+    """What the subject says to which a message of a stream is acked."""
+
+    delivered: str
+    sequence: str
+    stamp: int
+    """When the stream took it, in ns."""
+    following: str
+    """How many messages the consumer has behind it."""
+
+
+def ack_of(reply: str) -> Ack:
+    """``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's>.<time>.<following>``, or
+    with a domain and an account after ACK, and a token behind (ADR-15)."""
+    tokens = reply.split(".")
+    delivered, sequence, _, stamp, following = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
+    return Ack(delivered, sequence, int(stamp), following)
+
+
+def stream_event(
+    stream: str, ack: Ack, message: Msg, by: str | None, *, redelivered: int = 0
+) -> Event:
+    """The event of a stream's message; ``by``, and what is raised, as of ``event_of``."""
+    return event_of(
+        Place(
+            f"/nats/{stream}",
+            ack.sequence,
+            # Down, so that what begins with this time begins with this message.
+            datetime.fromtimestamp(ack.stamp // 1000 / 1e6, UTC),
+            {"stream": stream, "sequence": ack.sequence, "delivered": ack.delivered},
+        ),
+        message.subject,
+        message.headers,
+        message.data,
+        by=by,
+        redelivered=redelivered,
+    )
 
 
 def event_of(
@@ -72,16 +116,24 @@ def event_of(
         subject=subject,
         time=place.time,
         key=subject if by is None else None,
-        origin=partial(_origin, place, subject, None),
+        origin=partial(_origin, place, subject, None, data),
         redelivered=redelivered,
     )
 
 
-def _origin(place: Place, subject: str, headers: Headers) -> Origin:
+def _origin(place: Place, subject: str, headers: Headers, data: bytes) -> Origin:
+    when = {} if place.time is None else {"time": format_time(place.time)}
     return Origin(
-        coordinates={"subject": subject, **place.coordinates},
-        headers=tuple((name, value.encode()) for name, value in (headers or {}).items()),
+        coordinates={"subject": subject, **place.coordinates, **when},
+        headers=_pairs(headers),
+        value=data,
     )
+
+
+def _pairs(headers: Headers) -> Pairs:
+    if isinstance(headers, AllHeaders):
+        return pairs_of(headers.raw)
+    return tuple((name, value.encode()) for name, value in (headers or {}).items())
 
 
 def _with_headers(
@@ -118,7 +170,7 @@ def _with_headers(
             event,
             key=key if event.key is None or by is not None else event.key,
             extensions=extensions | dict(event.extensions),
-            origin=partial(_origin, place, subject, headers),
+            origin=partial(_origin, place, subject, headers, data),
             redelivered=redelivered,
         )
     return Event(
@@ -131,7 +183,7 @@ def _with_headers(
         time=place.time,
         key=key,
         extensions=extensions or EMPTY,
-        origin=partial(_origin, place, subject, headers),
+        origin=partial(_origin, place, subject, headers, data),
         fault=fault,
         redelivered=redelivered,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -19,11 +18,11 @@ from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
 from triggerhub.window import Window
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
-from triggerhub_nats.decode import Place, event_of
+from triggerhub_nats.decode import ack_of, stream_event
 from triggerhub_nats.health import Health, reached
 from triggerhub_nats.held import ACK, TERM, Held, Key, confirmed
 from triggerhub_nats.pull import Forgotten, Pull
-from triggerhub_nats.source import KeyHeader, NATSSource
+from triggerhub_nats.source import NATSSource
 
 log = logging.getLogger("triggerhub.nats")
 
@@ -47,8 +46,7 @@ class JetStreamListener:
         self._subscription = subscription
         self._connection = connection
         self._stream = source.stream
-        self._source = f"/nats/{source.stream}"
-        self._by = source.key.header.lower() if isinstance(source.key, KeyHeader) else None
+        self._by = source.order_header
         self._confirm = source.confirm_acks
         self._health = Health(subscription.report)
         self._held = Held()
@@ -126,6 +124,8 @@ class JetStreamListener:
         self._pull = pull
         self._health.well()
         self._subscription.report.lag(consumer.waiting)
+        if (told := consumer.note.told) is not None:
+            self._subscription.report.sought(told)
         try:
             await self._ask(client, pull)
         except Forgotten as forgotten:
@@ -207,22 +207,11 @@ class JetStreamListener:
             return
         if pull is not None:
             pull.came()
-        tokens = reply.split(".")
-        # $JS.ACK.<stream>.<consumer>.…, or with a domain and an account after ACK.
-        delivered, sequence, _, stamp, _ = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
-        key = int(sequence), int(stamp)
+        ack = ack_of(reply)
+        key = int(ack.sequence), ack.stamp
         if self._held.take(key, reply, len(message.data)):
-            time = datetime.fromtimestamp(key[1] / 1e9, UTC)
-            coordinates = {
-                "stream": self._stream, "sequence": sequence, "delivered": delivered,
-            }  # fmt: skip
-            event = event_of(
-                Place(self._source, sequence, time, coordinates),
-                message.subject,
-                message.headers,
-                message.data,
-                by=self._by,
-                redelivered=int(delivered) - 1,
+            event = stream_event(
+                self._stream, ack, message, self._by, redelivered=int(ack.delivered) - 1
             )
             self._come.append((key, event))
             self._some.set()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from triggerhub.connector import Reference, SourceModel
-from triggerhub.credentials import TLS, Account
+from triggerhub.connector import Cleanup, LetterPlaces, Placed, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, Time
-
-# White space and control characters end a word of the protocol; the others have a meaning of
-# their own in a subject.
-_PLAIN = r"[^\x00-\x20\x7f.*>]"
-_SUBJECT = Text(
-    rf"(({_PLAIN}+|\*)\.)*({_PLAIN}+|\*|>)",
-    "a subject: words between dots such as orders.created, orders.* or orders.>",
-    255,
-    readable=False,
+from triggerhub_nats.security import Security
+from triggerhub_nats.subjects import (
+    AnsweredSubject,
+    Subject,
+    WrittenSubject,
+    covered,
+    covered_cheaply,
+    covers,
 )
+
 _NAME = Text(
     r"[^\x00-\x20\x7f.*>/\\]+", "a name without white space and any of . * > / and \\", 255
 )
@@ -39,7 +39,6 @@ def check_server(text: str) -> str:
     return text
 
 
-Subject = Annotated[str, _SUBJECT]
 Server = Annotated[str, _SERVER]
 
 
@@ -72,74 +71,76 @@ class KeyHeader(SourceModel):
     )
 
 
-class User(SourceModel):
-    """A name and a password."""
+class Seek(SourceModel):
+    """Move the position, once."""
 
-    name: Account = Field(description="Of the account: as text, or where it is kept.")
-    password: Reference = Field(description="Of the account.")
-
-
-LOGINS = ("user", "token", "nkey", "credentials")
-
-
-def _logins(security: Security) -> list[str]:
-    return [name for name in LOGINS if getattr(security, name) is not None]
-
-
-def _empty(security: Security) -> str:
-    if security.tls is None and not _logins(security):
-        return f"found none of tls, {', '.join(LOGINS)}, expected at least one"
-    return ""
+    id: Annotated[
+        str,
+        Text(
+            "[A-Za-z0-9._:+-]{1,63}",
+            "1 to 63 of a-z, A-Z, 0-9, '.', '_', ':', '+', '-', such as 2026-11-23-a",
+            63,
+        ),
+    ] = Field(
+        description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
+        "choose another."
+    )
+    to: Literal["All", "New", "Last"] | Start = Field(description="Where to, as in startFrom.")
 
 
-def _several(security: Security) -> str:
-    found = _logins(security)
-    if len(found) < 2:
+class ReplyTo(SourceModel):
+    """Where the function's answers go."""
+
+    subject: AnsweredSubject = Field(
+        description="The subject that gets the answers. Where a stream takes it, each is "
+        "confirmed by it."
+    )
+
+
+_ANOTHER = "expected a subject that the trigger itself does not read"
+_LETTERS, _SOURCE = "self.delivery.deadLetter.subject", "self.source"
+
+
+def _answers_itself(source: NATSSource) -> str:
+    if not isinstance(source.reply, ReplyTo) or not source.reads(source.reply.subject):
         return ""
-    return f"found {' and '.join(found)}, expected at most one of {', '.join(LOGINS)}"
+    return f"found {source.reply.subject} in reply, {_ANOTHER}"
 
 
-class Security(SourceModel):
-    """TLS, a login, or both."""
+def _buries_in_itself(both: Placed) -> str:
+    subject = both.place.subject
+    return f"found {subject}, {_ANOTHER}" if both.source.reads(subject) else ""
 
-    field_rules = (
+
+class SubjectForLetters(LetterPlaces):
+    """Where dead letters go."""
+
+    spec_rules = (
         Rule(
-            f"has(self.tls) || {' || '.join(f'has(self.{name})' for name in LOGINS)}",
-            f"expected at least one of tls, {', '.join(LOGINS)}",
-            _empty,
-        ),
-        Rule(
-            f"[{', '.join(f'has(self.{name})' for name in LOGINS)}]"
-            ".filter(given, given).size() < 2",
-            f"expected at most one of {', '.join(LOGINS)}",
-            _several,
+            f"!has({_LETTERS}) || !("
+            f"has({_SOURCE}.subject) && {covered(f'{_SOURCE}.subject', _LETTERS)} || "
+            f"has({_SOURCE}.subjects) && {_SOURCE}.subjects.exists(one, "
+            f"{covered_cheaply('one', _LETTERS)}))",
+            _ANOTHER,
+            _buries_in_itself,
+            f"'found ' + {_LETTERS} + ', {_ANOTHER}'",
         ),
     )
 
-    tls: TLS | None = Field(
+    subject: WrittenSubject | None = Field(
         default=None,
-        description="Encrypted connections; {} trusts the system's authorities. Without it, and "
-        "without tls:// before a server, the server decides.",
-    )
-    user: User | None = Field(default=None, description="Log in with a name and a password.")
-    token: Reference | None = Field(default=None, description="Log in with a token.")
-    nkey: Reference | None = Field(
-        default=None, description="Log in with an NKey: its seed, which begins with SU."
-    )
-    credentials: Reference | None = Field(
-        default=None,
-        description="Log in with a JWT and the NKey that belongs to it: a credentials file, as "
-        "nsc generate creds writes it.",
+        description="A subject of a stream of the same servers, which gets the dead letters.",
     )
 
 
-_STREAMS_ONLY = ("durable", "startFrom", "confirmAcks", "maxAckPending")
+_STREAMS_ONLY = ("durable", "startFrom", "confirmAcks", "maxAckPending", "seek", "cleanup")
 _CORE_ONLY = ("queue", "reply")
 
 
 def _given(source: NATSSource, names: tuple[str, ...]) -> list[str]:
-    values = source.model_dump(by_alias=True)
-    return [name for name in names if values[name] not in (None, False)]
+    """Those that are set; ``reply``: to who asks."""
+    values = source.model_dump(by_alias=True) | {"reply": source.reply is True}
+    return [name for name in names if values[name] not in (None, False, Cleanup.KEEP)]
 
 
 def _nothing_to_listen_to(source: NATSSource) -> str:
@@ -187,13 +188,14 @@ class NATSSource(SourceModel):
         Rule(
             # An API server's rules cannot see startFrom, which may be of several types.
             "has(self.stream) || !(has(self.durable) || has(self.maxAckPending) || "
-            "self.confirmAcks)",
-            "expected durable, maxAckPending, confirmAcks only with stream",
+            "self.confirmAcks || has(self.seek) || self.cleanup == 'Delete')",
+            "expected durable, maxAckPending, confirmAcks, seek, cleanup only with stream",
             _without_a_stream,
         ),
         Rule(
-            "!has(self.stream) || !(has(self.queue) || self.reply)",
-            f"expected {', '.join(_CORE_ONLY)} only without stream",
+            # Nor reply.
+            "!has(self.stream) || !has(self.queue)",
+            "expected queue only without stream",
             _with_a_stream,
         ),
     )
@@ -256,12 +258,43 @@ class NATSSource(SourceModel):
         "triggerhub.<namespace>.<trigger>.<function>. Bindings that name one share its messages "
         "among them.",
     )
-    reply: bool = Field(
+    reply: bool | ReplyTo = Field(
         default=False,
-        description="Core: a message that asks for a reply gets the function's answer.",
+        description="Where the function's answers go: {subject: …}, to that subject. Core: true, "
+        "to who asks for one. Default: they are not kept.",
     )
+    seek: Seek | None = Field(
+        default=None,
+        description="JetStream: go on from somewhere else, once for each id, also while the "
+        "trigger is paused.",
+    )
+    cleanup: Annotated[Cleanup, Field(strict=False)] = Field(
+        default=Cleanup.KEEP,
+        description="JetStream: what becomes of the durable consumer when the trigger is deleted "
+        "from a cluster. Delete: it is deleted, with its position.",
+    )
+
+    @model_validator(mode="after")
+    def _answers_go_elsewhere(self) -> NATSSource:
+        # No field rule: an API server's cannot see reply.
+        if wrong := _answers_itself(self):
+            raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
+        return self
 
     @property
     def subject_names(self) -> tuple[str, ...]:
         """The subjects, whichever field named them."""
         return (self.subject,) if self.subject is not None else tuple(self.subjects or ())
+
+    @property
+    def order_header(self) -> str | None:
+        """The header that order goes by, in lower case; None: the subject."""
+        return self.key.header.lower() if isinstance(self.key, KeyHeader) else None
+
+    def reads(self, subject: str) -> bool:
+        """Whether a subject, without wildcards, is among those that are named."""
+        return any(covers(pattern, subject) for pattern in self.subject_names)
+
+    def reads_in(self, stream: str, subject: str) -> bool:
+        """Whether what lies in that stream under that subject is read."""
+        return stream == self.stream and (not self.subject_names or self.reads(subject))

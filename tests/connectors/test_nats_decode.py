@@ -59,7 +59,9 @@ def test_a_dead_letter_has_the_headers_and_the_place() -> None:
     event = decoded(X_Kind="größe")
     assert event.origin is not None
     origin = event.origin()
-    assert origin.coordinates == {"subject": "orders.new", "stream": "ORDERS"}
+    assert origin.coordinates == {
+        "subject": "orders.new", "stream": "ORDERS", "time": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
     assert origin.headers == (("X-Kind", "größe".encode()),)
 
 

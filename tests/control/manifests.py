@@ -72,6 +72,8 @@ def differences() -> list[Difference]:
         ({"topic": "b"}, [_at(0, 2, "b")]),
     ]  # fmt: skip
     start = "NATS: `startFrom` without `stream`"
+    buried = "NATS: dead letters to a subject that a `*` in `subjects` stands for"
+    asked = "NATS: `reply` that the trigger cannot give or would read itself, or to an inbox"
     at_noon = SOURCES["CronTrigger"]
     return [
         *(Difference(schedule, trigger("CronTrigger", {"schedule": text}), False, True)
@@ -79,6 +81,11 @@ def differences() -> list[Difference]:
         Difference(zone, trigger("CronTrigger", at_noon | {"timeZone": "Mars/Base"}), False, True),
         Difference(start, trigger("NATSTrigger", {"subject": "a", "startFrom": "New"}),
                    False, True),
+        Difference(asked, trigger("NATSTrigger", {"stream": "a", "reply": True}), False, True),
+        Difference(buried, trigger("NATSTrigger", {"subjects": ["b", "*.b"]},
+                                   delivery={"deadLetter": {"subject": "a.b"}}), False, True),
+        *(Difference(asked, trigger("NATSTrigger", {"subject": "a.*", "reply": {"subject": to}}),
+                     False, True) for to in ("a.b", "_INBOX.x")),
         Difference(null, framed({"labels": {"a": None}}), False, True),
         Difference(null, framed({"annotations": {"a": None}}), False, True),
         Difference(name, framed({"name": GONE, "generateName": "a-"}), False, True),
@@ -446,6 +453,10 @@ def _nats() -> Iterator[Row]:
         stream | {"durable": "d-1", "maxAckPending": 1, "confirmAcks": True},
         stream | {"confirmAcks": False, "reply": False},
         core | {"queue": "q.1", "reply": True}, core | {"key": "Subject"},
+        *(one | {"reply": {"subject": "b.c"}} for one in (core, stream)),
+        stream | {"cleanup": "Delete"}, core | {"cleanup": "Keep", "seek": None},
+        *(stream | {"seek": {"id": "2026-11-23.a:1", "to": to}} for to in (
+            "All", "New", "Last", {"sequence": 1}, {"time": TIME})),
         core | {"key": {"header": "X-Key"}},
         *(core | one for one in _each("security", (
             {"tls": {}}, {"token": kept}, {"nkey": kept, "tls": {"ca": kept}},
@@ -460,8 +471,15 @@ def _nats() -> Iterator[Row]:
         *(core | {"servers": servers} for servers in (
             [], "a:1", ["http://a:1"], ["nats://"], ["a:0"], ["a:70000"], ["u:p@a:1"], ["a:1,b"])),
         *(core | one for one in (
-            {"durable": "d"}, {"maxAckPending": 5}, {"confirmAcks": True})),
-        stream | {"queue": "q"}, stream | {"reply": True}, stream | {"durable": "a.b"},
+            {"durable": "d"}, {"maxAckPending": 5}, {"confirmAcks": True},
+            {"cleanup": "Delete"}, {"seek": {"id": "a", "to": "All"}})),
+        stream | {"queue": "q"}, stream | {"durable": "a.b"}, stream | {"cleanup": "Drop"},
+        *(core | {"reply": reply} for reply in (
+            "b", 1, {}, {"subject": "b.*"}, {"subject": ""}, {"topic": "b"}, {"subject": "$JS.x"})),
+        *(stream | {"seek": seek} for seek in (
+            "All", {}, {"id": "a"}, {"to": "All"}, {"id": "", "to": "All"},
+            {"id": "a b", "to": "All"}, {"id": "a", "to": "Earliest"}, {"id": "a", "to": {}},
+            {"id": "a", "to": {"sequence": 0}}, {"id": "a", "to": {"sequence": 1, "time": TIME}})),
         stream | {"maxAckPending": 0}, stream | {"maxAckPending": "5"},
         *(stream | one for one in _each("startFrom", (
             "all", "Earliest", {}, {"sequence": 0}, {"sequence": "1"}, {"time": "today"},
@@ -474,6 +492,30 @@ def _nats() -> Iterator[Row]:
             {"tls": {"certificate": kept}}, {"tls": {"insecure": True}}))),
     ]  # fmt: skip
     yield from _of("NATSTrigger", yes, no)
+    places: list[tuple[Body, Body, bool]] = [
+        (core, {"subject": "b"}, True),
+        (stream, {"subject": "a.b.c"}, True),
+        (stream | {"subject": "a.*.c"}, {"subject": "a.b.d"}, True),
+        (stream | {"subject": "a.*.c"}, {"subject": "a.b.x.c"}, True),
+        (stream | {"subject": "a.>"}, {"subject": "a"}, True),
+        (stream | {"subject": "a.+[$]"}, {"subject": "a.b"}, True),
+        (stream | {"subjects": ["b.>", "*"]}, {"subject": "a.b"}, True),
+        (core, {"url": "http://dead.example/"}, True),
+        (core, {"subject": "a"}, False),
+        (core, {"subject": "b", "url": "http://dead.example/"}, False),
+        (stream | {"subject": "a.*.c"}, {"subject": "a.b.c"}, False),
+        (stream | {"subject": "a.>"}, {"subject": "a.b.c"}, False),
+        (stream | {"subject": ">"}, {"subject": "b"}, False),
+        (stream | {"subject": "a.+[$]"}, {"subject": "a.+[$]"}, False),
+        (stream | {"subjects": ["b.>", "a.b", "c"]}, {"subject": "a.b"}, False),
+        (stream | {"subjects": ["b.>", "a.>"]}, {"subject": "a.b"}, False),
+        *((core, {"subject": subject}, False) for subject in (
+            "", "b.*", "b.>", "$JS.API.STREAM.DELETE.x", "_INBOX.x", "b c", 5, "b" * 256)),
+        (core, {"topic": "b"}, False),
+    ]  # fmt: skip
+    for number, (source, letters, good) in enumerate(places):
+        body = trigger("NATSTrigger", source, delivery={"deadLetter": letters})
+        yield Row(f"nats letters {number}: {_short(letters)}", body, good)
 
 
 def _kinesis() -> Iterator[Row]:
