@@ -15,6 +15,7 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Order,
+    Positions,
     Reference,
     Sought,
     Subscription,
@@ -154,6 +155,7 @@ async def listening(
     in_flight: int = 64,
     grace: float = 5.0,
     values: Mapping[Reference, bytes] | None = None,
+    positions: Positions | None = None,
 ) -> AsyncIterator[Listening]:
     """Listen until the block is left."""
     namespace, trigger, function = name.split(".")
@@ -169,7 +171,7 @@ async def listening(
         order=order,
         in_flight=in_flight,
         grace=grace,
-        positions=MemoryPositions(),
+        positions=MemoryPositions() if positions is None else positions,
         inbox=MemoryIntake(),
         report=report,
         created=datetime.now(UTC),

@@ -14,6 +14,7 @@ from triggerhub_kinesis.pace import Paces
 from triggerhub_kinesis.problems import explain
 from triggerhub_kinesis.reader import PROBLEMS
 from triggerhub_kinesis.source import KinesisSource
+from triggerhub_kinesis.starts import nobody_reads
 
 
 class KinesisConnector:
@@ -36,6 +37,20 @@ class KinesisConnector:
         """
         async with self._reaching(subscription) as (access, client):
             await Listener(subscription, client, access, self._paces).run()
+
+    async def clean_up(self, subscription: Subscription[KinesisSource]) -> None:
+        """See to it that nobody reads any more: the checkpoints, which the hub forgets, would be
+        written again. Raises ``StillRead``, ``OSError``."""
+        await nobody_reads(subscription.positions)
+
+    async def seek(self, subscription: Subscription[KinesisSource]) -> None:
+        """Move the checkpoints of a trigger that nobody listens to, where the manifest says so and
+        it is not done yet.
+
+        Raises ``StillRead`` while another process reads, and what ``listen`` raises.
+        """
+        async with self._reaching(subscription) as (access, client):
+            await Listener(subscription, client, access, self._paces).seek()
 
     @asynccontextmanager
     async def _reaching(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ log = logging.getLogger("triggerhub.kinesis")
 
 TTL = 8.0
 """Seconds that a claim lasts without being renewed."""
+_TTL_HERE = TTL - 1.0
+"""So long is one relied upon: what is under way then needs a moment to end."""
 _LEAVE_WITHIN = 10.0
 _REFRESH = 600
 """Seconds: so old may a checkpoint's ``until`` be where nothing else has changed."""
@@ -57,6 +60,8 @@ class Holdings:
         self._held: dict[str, Holding] = {}
         self._changing = asyncio.Lock()
         self._saving = asyncio.Lock()
+        self._failure: Exception | None = None
+        """Of the store, when claims were renewed last."""
 
     def names(self) -> list[str]:
         return sorted(self._held)
@@ -68,7 +73,7 @@ class Holdings:
     async def take(self, shard: str) -> bool:
         """Claim a shard and read it. False: another has it, or has read it to its end."""
         key = SHARD + shard
-        until = self._clock() + TTL
+        until = self._clock() + _TTL_HERE
         if not await self._positions.claim(key, TTL):
             return False
         stored = (await self._positions.load(key)).get(key)
@@ -100,24 +105,37 @@ class Holdings:
             await self._save(held)
             await self._drop(shard)
 
+    def soonest(self) -> float:
+        """Loop time: when the first of the claims ends."""
+        return min((held.until for held in self._held.values()), default=math.inf)
+
     async def renew(self) -> None:
         """Renew the claims; what was lost is read here no more. Raises ClaimsLost, OSError."""
+        lost: list[str] = []
+        failure: Exception | None = None
         for shard, held in list(self._held.items()):
             now = self._clock()
-            late = now >= held.until
+            kept = False
             try:
-                async with asyncio.timeout_at(max(held.until, now)):
-                    kept = not late and await self._positions.claim(SHARD + shard, TTL)
+                if now < held.until:
+                    async with asyncio.timeout_at(held.until):
+                        kept = await self._positions.claim(SHARD + shard, TTL)
             except (OSError, TimeoutError) as error:
+                failure = error
                 if self._clock() < held.until:
-                    raise
-                await self._begin_anew(self._held)
-                raise ClaimsLost(f"the store does not answer: {error}") from error
+                    continue
             if kept:
-                held.until = now + TTL
+                held.until = now + _TTL_HERE
             elif self._held.get(shard) is held:
-                log.warning("kinesis.claim_lost shard=%s", shard)
-                await self._begin_anew([shard])
+                lost.append(shard)
+        if lost:
+            log.warning("kinesis.claims_lost shards=%s", ",".join(lost))
+            await self._begin_anew(lost)
+        before, self._failure = self._failure, failure
+        if lost and (failure or before):
+            raise ClaimsLost(f"the store does not answer: {failure or before}")
+        if failure is not None:
+            raise failure
 
     async def checkpoint(self) -> None:
         """Write what has changed. Raises OSError."""

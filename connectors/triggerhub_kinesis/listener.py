@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from triggerhub.connector import Position, Subscription
 from triggerhub.window import Window
@@ -12,7 +13,7 @@ from triggerhub_kinesis.client import Access, Client
 from triggerhub_kinesis.health import Health
 from triggerhub_kinesis.holdings import ClaimsLost, Holdings
 from triggerhub_kinesis.pace import Paces
-from triggerhub_kinesis.places import ENDED, SHARD, Place, read_place
+from triggerhub_kinesis.places import ENDED, MARKER, SHARD, Place, read_place
 from triggerhub_kinesis.problems import Problem, explain, not_active
 from triggerhub_kinesis.reader import PROBLEMS, Reader, Source
 from triggerhub_kinesis.sharing import Members, preferred, quota
@@ -58,8 +59,21 @@ class Listener:
     async def run(self) -> None:
         """Listen until cancelled. Raises ListenError, OSError from the store, and what ``emit``
         raises."""
-        try:
+        with self._in_words():
             await self._listen()
+
+    async def seek(self) -> None:
+        """Do the seek of the manifest, if it is not done yet. Raises StillRead, and what ``run``
+        raises."""
+        with self._in_words():
+            summary, awaited = await self._until_there()
+            await self._starts.fix(summary, awaited=awaited, patient=False)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """The first fault of a group, in words where it is AWS's."""
+        try:
+            yield
         except (BaseExceptionGroup, *PROBLEMS) as error:
             leaf: BaseException = error
             while isinstance(leaf, BaseExceptionGroup):
@@ -122,7 +136,7 @@ class Listener:
     def _reader_of(self, shared: Source) -> Callable[[str, Place], Reader]:
         def make(shard: str, place: Place) -> Reader:
             pace = self._paces.of(self._access, self._stream.name, shard)
-            return Reader(shared, shard, place, pace, self._starts.iterators.pop(shard, None))
+            return Reader(shared, shard, place, pace, self._starts.iterator(shard, place))
 
         return make
 
@@ -145,6 +159,8 @@ class Listener:
 
     async def _look(self, holdings: Holdings) -> None:
         stored = await self._positions.load()
+        if MARKER not in stored:
+            raise ListenError("the checkpoints were forgotten: it begins anew")
         members = await self._members.alive(stored)
         ended = _ended(stored)
         await self._list(stored, ended)
@@ -189,13 +205,14 @@ class Listener:
         """Say that this process lives, and that its shards are its own. Until cancelled."""
         while True:
             try:
-                await self._members.beat()
                 await holdings.renew()
+                await self._members.beat()
             except ClaimsLost:
                 raise
             except OSError as error:
                 self._store_away(error)
-            await asyncio.sleep(_RENEW_EVERY)
+            left = holdings.soonest() - self._clock()
+            await asyncio.sleep(max(0.0, min(_RENEW_EVERY, left)))
 
     async def _checkpoint(self, holdings: Holdings) -> None:
         while True:

@@ -46,8 +46,13 @@ class Starts:
         self._source = subscription.source
         self._positions: Positions = subscription.positions
         self._report = subscription.report
-        self.iterators: dict[str, str] = {}
-        """Of shards that this process began with ``Latest``: exactly there."""
+        self._iterators: dict[str, tuple[Place, str]] = {}
+
+    def iterator(self, shard: str, place: Place) -> str | None:
+        """Where this process wrote down that a shard begins with ``Latest``, and nobody has read
+        it since: exactly there, while the place itself is the second in which that was."""
+        pinned, iterator = self._iterators.pop(shard, (None, None))
+        return iterator if pinned == place else None
 
     async def fix(self, summary: Summary, *, awaited: bool, patient: bool) -> None:
         """Begin where nothing has begun, and do the seek that is not done yet. ``awaited``: the
@@ -113,8 +118,10 @@ class Starts:
         place = await self._place(shard, where, summary)
         key = SHARD + shard.id
         while held and not await self._positions.claim(key, _TTL):
+            text = f"shard {shard.id} is still read by another process"
             if not patient:
-                raise StillRead(f"shard {shard.id} is still read by another process")
+                raise StillRead(text)
+            self._report.disconnected("ShardInUse", f"{text}: the seek waits until it is not")
             await asyncio.sleep(_TRY_EVERY)
             await self._positions.claim(_CLAIM, _TTL)
         try:
@@ -132,8 +139,18 @@ class Starts:
             return Place(ENDED)
         # In this order: what comes after the iterator is not older than the time.
         iterator, now = await self._stream.iterator(shard.id, Place(LATEST))
-        self.iterators[shard.id] = iterator
-        return at_time(now, pinned=True)
+        place = at_time(now, pinned=True)
+        self._iterators[shard.id] = place, iterator
+        return place
+
+
+async def nobody_reads(positions: Positions) -> None:
+    """Raises StillRead where another process does; OSError."""
+    for key in await positions.load(SHARD):
+        if not await positions.claim(key, _TTL):
+            name = key.removeprefix(SHARD)
+            raise StillRead(f"shard {name} is still read by another process")
+        await positions.release(key)
 
 
 def _begun(stored: dict[str, Position]) -> Begun | None:
