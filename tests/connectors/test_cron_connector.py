@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from triggerhub.connector import (
     PositionConflict,
     Sought,
     Subscription,
+    alone,
 )
 from triggerhub.event import Event, Outcome, Settled
 from triggerhub.testing.fakes import MemoryIntake
@@ -86,11 +87,15 @@ class Function:
         self.times: list[float] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.work: Callable[[Event], Awaitable[None]] = self._hold
+
+    async def _hold(self, event: Event) -> None:
+        await self.open.wait()
 
     async def __call__(self, event: Event) -> Outcome:
         self.events.append(event)
         self.times.append(asyncio.get_running_loop().time())
-        await self.open.wait()
+        await self.work(event)
         return ACCEPTED
 
     def release(self) -> None: ...
@@ -105,9 +110,11 @@ class Function:
 class Reported:
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.message = ""
 
     def connected(self, reason: str = "Connected", message: str = "") -> None:
-        self.seen.append("connected")
+        self.seen.append(reason)
+        self.message = message
 
     def disconnected(self, reason: str, message: str = "") -> None:
         self.seen.append(reason)
@@ -115,6 +122,10 @@ class Reported:
     def lag(self, events: float, parts: object = None) -> None: ...
     def turned_away(self, reason: str) -> None: ...
     def sought(self, seek: Sought) -> None: ...
+
+
+def _id(time_of_day: str) -> str:
+    return f"2026-11-23T{time_of_day}Z"
 
 
 @dataclass
@@ -128,6 +139,8 @@ class Rig:
     created: datetime = NOON
     since: float = math.inf
     """What its turn brings."""
+    shared: bool = True
+    """Its positions are those of other processes, too."""
 
     def __post_init__(self) -> None:
         self.mine = asyncio.Event()
@@ -153,7 +166,7 @@ class Rig:
             inbox=MemoryIntake(),
             report=self.report,
             created=self.created,
-            own=self._own,
+            own=self._own if self.shared else alone,
             turn=self._turn,
         )
 
@@ -165,12 +178,27 @@ class Rig:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as tasks:
+        async with self.connector, asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self.connector.listen(self.subscription()))
             try:
                 yield
             finally:
                 task.cancel()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the store has of its ticks."""
+        found: dict[str, Any] = json.loads(self.positions.kept["ticks"].value)
+        found.pop("plan")
+        return found
+
+    def keep(self, past: str, *open_: str) -> None:
+        """Have another process's record in the store."""
+        before = self.positions.kept.get("ticks", Position("", 0))
+        plan = json.loads(before.value)["plan"] if before.value else CronSource.model_validate(
+            self.source).plan().mark  # fmt: skip
+        text = json.dumps({"past": _id(past), "plan": plan, "open": [_id(one) for one in open_]})
+        self.positions.kept["ticks"] = Position(text, before.revision + 1)
 
     async def run(self, seconds: float) -> list[str]:
         """Listen for so long; the ids that came meanwhile."""
@@ -190,7 +218,7 @@ async def test_a_tick_bears_its_due_time_and_the_triggers_data() -> None:
     assert event.type == "dev.triggerhub.cron.tick"
     assert event.time == NOON + timedelta(minutes=30)
     assert (event.data, event.datacontenttype) == (b'{"n":1}', "application/json")
-    assert rig.report.seen == ["connected"]
+    assert rig.report.seen == ["Connected"]
 
 
 @pytest.mark.looptime
@@ -198,14 +226,12 @@ async def test_ticks_come_on_time_and_leave_nothing_on_record_but_the_last() -> 
     rig = Rig()
     assert await rig.run(185) == ["12:01:00", "12:02:00", "12:03:00"]
     assert rig.function.times == pytest.approx([60, 120, 180], abs=0.01)
-    assert {key: kept.value for key, kept in rig.positions.kept.items()} == {
-        "last": "2026-11-23T12:03:00Z"
-    }
+    assert rig.record == {"past": _id("12:03:00")}
 
 
 @pytest.mark.looptime
 async def test_schedules_due_in_the_same_instant_fire_once() -> None:
-    rig = Rig(source={"schedule": ["0 * * * *", "*/30 * * * *"]})
+    rig = Rig(source={"schedule": ["0 * * * *", "*/30 * * * *", "@every 30m"]})
     assert await rig.run(3700) == ["12:30:00", "13:00:00"]
 
 
@@ -217,19 +243,25 @@ async def test_a_slow_function_delays_no_tick_while_there_is_room_in_flight() ->
 
 
 @pytest.mark.looptime
+async def test_a_tick_that_finds_room_within_a_minute_is_late_and_not_missed() -> None:
+    rig = Rig(in_flight=1)
+    rig.function.open.clear()
+    asyncio.get_running_loop().call_later(170, rig.function.open.set)
+    assert await rig.run(185) == ["12:01:00", "12:02:00", "12:03:00"]
+    assert rig.function.times == pytest.approx([60, 170, 180], abs=0.01)
+    assert rig.report.seen == ["Connected"]
+
+
+@pytest.mark.looptime
 async def test_a_tick_that_was_under_way_is_sent_again_first_under_its_id() -> None:
     rig = Rig(in_flight=2, grace=5.0)
     rig.function.open.clear()
     assert await rig.run(185) == ["12:01:00", "12:02:00"]
-    assert sorted(rig.positions.kept) == [
-        "tick:2026-11-23T12:01:00Z",
-        "tick:2026-11-23T12:02:00Z",
-        "tick:2026-11-23T12:03:00Z",
-    ]
+    assert rig.record == {"past": _id("12:02:00"), "open": [_id("12:01:00"), _id("12:02:00")]}
     rig.function.open.set()
     rig.clock.step(3600)
-    assert await rig.run(60) == ["12:01:00", "12:02:00", "12:03:00", "13:04:00"]
-    assert sorted(rig.positions.kept) == ["last"]
+    assert await rig.run(45) == ["12:01:00", "12:02:00", "13:03:00"]
+    assert "open" not in rig.record
 
 
 @pytest.mark.looptime
@@ -239,15 +271,72 @@ async def test_stopping_lets_a_tick_under_way_end_and_clears_its_record() -> Non
     asyncio.get_running_loop().call_later(75, rig.function.open.set)
     assert await rig.run(61) == ["12:01:00"]
     assert asyncio.get_running_loop().time() == pytest.approx(75, abs=0.1)
-    assert sorted(rig.positions.kept) == ["last"]
+    assert rig.record == {"past": _id("12:01:00")}
+
+
+# Ticks at 12:01 and 12:02; then nobody listens until 12:06:30.
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("missed", "expected", "count"),
+    [
+        ({"missedRuns": "Skip"}, ["12:06:00"], 3),
+        ({"missedRuns": "Last"}, ["12:06:00"], 3),
+        ({"missedRuns": "All"}, ["12:03:00", "12:04:00", "12:05:00", "12:06:00"], 0),
+        ({"missedRuns": "All", "missedRunsMaxAge": "3m"}, ["12:04:00", "12:05:00", "12:06:00"], 1),
+    ],
+)
+async def test_what_falls_due_while_nobody_listens_is_accounted_for(
+    missed: dict[str, object], expected: list[str], count: int
+) -> None:
+    rig = Rig(source={"schedule": "* * * * *", **missed})
+    await rig.run(125)
+    await asyncio.sleep(265)
+    assert await rig.run(5) == expected
+    assert rig.record.get("missed", 0) == count
+    assert (f"{count} missed" in rig.report.message) == bool(count)
+    assert ("TicksMissed" in rig.report.seen) == bool(count)
 
 
 @pytest.mark.looptime
-async def test_what_falls_due_while_nobody_listens_is_missed() -> None:
-    rig = Rig()
-    await rig.run(65)
-    await asyncio.sleep(180)
-    assert await rig.run(60) == ["12:05:00"]
+@pytest.mark.parametrize(
+    ("missed", "expected"),
+    [
+        ({"missedRuns": "Skip"}, []),
+        ({"missedRuns": "Last"}, ["16:00:00"]),
+        ({"missedRuns": "Last", "missedRunsMaxAge": "10m"}, []),
+        ({"missedRuns": "All"}, ["13:00:00", "14:00:00", "15:00:00", "16:00:00"]),
+        ({"missedRuns": "All", "missedRunsMaxAge": "2h"}, ["15:00:00", "16:00:00"]),
+    ],
+)
+async def test_what_is_missed_before_the_first_tick_is_known_to_the_next_hub(
+    missed: dict[str, object], expected: list[str]
+) -> None:
+    rig = Rig(source={"schedule": "@hourly", **missed})
+    await rig.run(60)
+    await asyncio.sleep(4.25 * 3600)
+    rig.created = NOON + timedelta(hours=4)  # a folder's manifests are as old as their hub
+    assert await rig.run(60) == expected
+
+
+@pytest.mark.looptime
+async def test_many_missed_ticks_are_made_up_for_in_order_as_many_at_once_as_may_be() -> None:
+    rig = Rig(source={"schedule": "*/10 * * * * *", "missedRuns": "All"}, in_flight=4)
+    await rig.run(11)
+    rig.clock.step(7200)
+    assert len(await rig.run(1)) == 720
+    assert [event.id for event in rig.function.events] == sorted(
+        event.id for event in rig.function.events
+    )
+    assert "open" not in rig.record
+
+
+@pytest.mark.looptime
+async def test_a_schedule_that_changed_promises_nothing_of_the_time_before() -> None:
+    rig = Rig(source={"schedule": "@daily", "missedRuns": "All"})
+    await rig.run(60)
+    rig.source = {"schedule": "* * * * *", "missedRuns": "All"}
+    await asyncio.sleep(600)
+    assert await rig.run(61) == ["12:12:00"]
 
 
 @pytest.mark.looptime
@@ -259,16 +348,19 @@ async def test_a_slot_that_fired_does_not_fire_again_after_a_restart() -> None:
 
 
 @pytest.mark.looptime
-async def test_a_slot_that_another_process_took_is_skipped() -> None:
+async def test_two_processes_with_one_record_send_each_tick_once() -> None:
     rig = Rig()
-    async with rig.listening():
-        await asyncio.sleep(30)
-        rig.positions.kept["tick:2026-11-23T12:01:00Z"] = Position("", 1)
-        await asyncio.sleep(60)
-        rig.positions.kept["last"] = Position("2026-11-23T12:02:00Z", 1)
-        await asyncio.sleep(100)
-    assert rig.function.ids == ["12:03:00"]
-    assert "tick:2026-11-23T12:02:00Z" not in rig.positions.kept
+    other = CronConnector(Installation(), clock=rig.clock)
+    async with rig.connector, other, asyncio.TaskGroup() as tasks:
+        both = [
+            tasks.create_task(connector.listen(rig.subscription()))
+            for connector in (rig.connector, other)
+        ]
+        await asyncio.sleep(605)
+        for task in both:
+            task.cancel()
+    assert rig.function.ids == [f"12:{minute:02}:00" for minute in range(1, 11)]
+    assert rig.record == {"past": _id("12:10:00")}
 
 
 @pytest.mark.looptime
@@ -276,15 +368,10 @@ async def test_a_tick_under_way_in_another_process_is_sent_again_only_once_that_
     rig = Rig(since=NOON.timestamp() + 121)
     rig.mine.clear()
     async with rig.listening():
-        await asyncio.sleep(30)
-        assert rig.report.seen == ["connected"]
-        # The other one sends three ticks, and ends with the second under way.
-        for minute in (1, 2, 3):
-            rig.positions.kept[f"tick:2026-11-23T12:0{minute}:00Z"] = Position("", 1)
-        await asyncio.sleep(160)
-        rig.positions.kept["last"] = Position("2026-11-23T12:03:00Z", 1)
-        del rig.positions.kept["tick:2026-11-23T12:01:00Z"]
-        del rig.positions.kept["tick:2026-11-23T12:03:00Z"]
+        await asyncio.sleep(190)
+        assert rig.report.seen == ["Connected"]
+        # The other one sent three ticks, and ended with the second under way.
+        rig.keep("12:03:00", "12:02:00")
         assert rig.function.ids == []
         rig.mine.set()
         await asyncio.sleep(60)
@@ -300,10 +387,41 @@ async def test_what_fell_due_since_the_last_sign_of_life_of_another_is_made_up_f
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("shared", "expected"), [(True, 58), (False, 2)])
+async def test_a_record_of_ones_own_does_not_tell_what_others_sent(
+    shared: bool, expected: int
+) -> None:
+    rig = Rig(source={"schedule": "* * * * *", "missedRuns": "All"}, shared=shared)
+    await rig.run(65)
+    rig.clock.step(3500)
+    rig.since = rig.clock() - 120
+    assert len(await rig.run(1)) == expected
+
+
+@pytest.mark.looptime
 async def test_what_fell_due_before_the_trigger_was_there_is_not_made_up_for() -> None:
     rig = Rig(since=NOON.timestamp(), created=NOON + timedelta(seconds=61))
     rig.clock.step(61)
     assert await rig.run(60) == ["12:02:00"]
+
+
+@pytest.mark.looptime
+async def test_a_record_of_an_older_hub_is_understood() -> None:
+    rig = Rig()
+    rig.positions.kept = {
+        "last": Position(_id("11:59:00"), 1), f"tick:{_id('11:58:00')}": Position("", 2)
+    }  # fmt: skip
+    assert await rig.run(61) == ["11:58:00", "12:00:00", "12:01:00"]
+    assert set(rig.positions.kept) == {"ticks"}
+
+
+@pytest.mark.looptime
+async def test_a_record_that_nobody_wrote_is_named() -> None:
+    rig = Rig()
+    rig.positions.kept = {"ticks": Position('{"past": 5}', 1)}
+    async with rig.connector:
+        with pytest.raises(OSError, match="record of this trigger cannot be read"):
+            await rig.connector.listen(rig.subscription())
 
 
 @pytest.mark.looptime
@@ -329,6 +447,16 @@ async def test_a_clock_set_forward_fires_what_is_less_than_a_minute_late(
 
 
 @pytest.mark.looptime
+async def test_a_suspend_makes_up_for_what_the_trigger_says() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "missedRuns": "All"})
+    async with rig.listening():
+        await asyncio.sleep(15)
+        rig.clock.step(180)
+        await asyncio.sleep(2)
+        assert rig.function.ids == ["12:01:00", "12:02:00", "12:03:00"]
+
+
+@pytest.mark.looptime
 async def test_a_clock_set_back_fires_no_slot_twice() -> None:
     rig = Rig()
     async with rig.listening():
@@ -339,66 +467,168 @@ async def test_a_clock_set_back_fires_no_slot_twice() -> None:
 
 
 @pytest.mark.looptime
-async def test_a_clock_set_right_before_the_first_tick_does_not_silence_the_trigger() -> None:
-    rig = Rig()
+@pytest.mark.parametrize("ticks", [0, 1])
+async def test_a_clock_that_was_years_ahead_does_not_silence_the_trigger(ticks: int) -> None:
+    rig = Rig(start=NOON + timedelta(days=1000))
     async with rig.listening():
-        await asyncio.sleep(30)
-        rig.clock.step(-86400)
+        await asyncio.sleep(30 + 60 * ticks)
+        rig.clock.step(-1000 * 86400)
         await asyncio.sleep(60)
-    assert rig.function.ids == ["12:01:00"]
+    assert rig.function.events[-1].id == f"2026-11-23T12:0{ticks + 1}:00Z"
+    assert len(rig.function.events) == ticks + 1
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("call", ["save tick:", "load last", "save last", "delete tick:"])
-async def test_a_store_that_fails_loses_no_tick(call: str) -> None:
-    rig = Rig()
-    failing = True
-    rig.positions.broken = lambda name, key: failing and f"{name} {key}".startswith(call)
-    with pytest.raises(OSError, match="the disk is full"):
-        await rig.connector.listen(rig.subscription())
-    failing = False
+async def test_forbid_skips_what_is_due_while_a_tick_is_under_way_and_says_so() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "concurrency": "Forbid"})
+    async with rig.listening():
+        rig.function.open.clear()
+        await asyncio.sleep(190)
+        assert rig.function.ids == ["12:01:00"]
+        assert "TicksSkipped" in rig.report.seen
+        rig.function.open.set()
+        await asyncio.sleep(60)
+        assert rig.function.ids == ["12:01:00", "12:04:00"]
+    assert rig.record["skipped"] == 2
+    assert (
+        rig.report.message
+        == "ticks since 2026-11-23T12:02:00Z: 2 skipped because one was under way"
+    )
+
+
+@pytest.mark.looptime
+async def test_forbid_makes_up_for_missed_ticks_one_after_the_other() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "concurrency": "Forbid", "missedRuns": "All"})
+    await rig.run(65)
     rig.clock.step(300)
-    await rig.run(100)
-    assert rig.function.ids[0] == "12:01:00"
-    assert set(rig.function.ids[1:]) >= {"12:07:00"}
-    assert sorted(rig.positions.kept) == ["last"]
+    most = 0
+
+    async def slow(event: Event) -> None:
+        nonlocal most
+        most = max(most, len(rig.record.get("open", ())))
+        await asyncio.sleep(1)
+
+    rig.function.work = slow
+    assert await rig.run(30) == [f"12:0{minute}:00" for minute in range(2, 7)]
+    assert most == 1
+    assert "skipped" not in rig.record
+
+
+@pytest.mark.looptime
+async def test_replace_ends_the_tick_under_way_and_sends_the_next_one() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "concurrency": "Replace"})
+    ended: list[str] = []
+
+    async def hang(event: Event) -> None:
+        try:
+            await asyncio.sleep(150)
+        finally:
+            ended.append(f"{event.id[11:16]} after {asyncio.get_running_loop().time():.0f} s")
+
+    rig.function.work = hang
+    async with rig.listening():
+        await asyncio.sleep(185)
+        assert rig.function.ids == ["12:01:00", "12:02:00", "12:03:00"]
+        assert ended == ["12:01 after 120 s", "12:02 after 180 s"]
+        assert rig.record["open"] == [_id("12:03:00")]
+        assert rig.record["replaced"] == 2
+        assert "TicksReplaced" in rig.report.seen
+    assert rig.record["open"] == [_id("12:03:00")]
+
+
+@pytest.mark.looptime
+async def test_what_was_not_sent_is_told_for_a_day() -> None:
+    rig = Rig(source={"schedule": "*/30 * * * *", "concurrency": "Forbid"})
+    async with rig.listening():
+        rig.function.open.clear()
+        await asyncio.sleep(3601)
+        rig.function.open.set()
+        await asyncio.sleep(0.5)
+        assert "1 skipped" in rig.report.message
+        rig.clock.step(20 * 3600)
+        await asyncio.sleep(1800)
+        assert rig.report.message.startswith("ticks since 2026-11-23T13:00:00Z: 39 missed, 1 skip")
+        rig.clock.step(3 * 3600)
+        await asyncio.sleep(1800)
+        assert "since 2026-11-24T" not in rig.report.message
+        rig.clock.step(3600)
+        await asyncio.sleep(1800)
+        assert rig.report.message.startswith("ticks since 2026-11-24T")
+        assert "skipped" not in rig.report.message
+
+
+@pytest.mark.looptime
+async def test_a_schedule_that_has_ended_says_so() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "until": "2026-11-23T12:02:00Z"})
+    async with rig.listening():
+        await asyncio.sleep(59)
+        assert rig.report.seen == ["Connected"]
+        await asyncio.sleep(300)
+    assert rig.function.ids == ["12:01:00"]
+    assert rig.report.seen[-1] == "ScheduleEnded"
+
+
+@pytest.mark.looptime
+async def test_jitter_delays_each_tick_by_its_own_and_the_same_in_every_process() -> None:
+    rig = Rig(source={"schedule": "* * * * *", "jitter": "30s"})
+    assert len(await rig.run(659)) == 10
+    late = [at - 60 * (n + 1) for n, at in enumerate(rig.function.times)]
+    assert all(0 <= one < 30.01 for one in late)
+    assert max(late) - min(late) > 5
+    assert all(event.id.endswith(":00Z") for event in rig.function.events)
+    plan = rig.subscription().source.plan("shop/tick")
+    slot = plan.after(NOON.timestamp())
+    assert slot is not None
+    assert slot.at - NOON.timestamp() == pytest.approx(rig.function.times[0], abs=0.01)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_a_store_that_fails_loses_no_tick(number: int) -> None:
+    rig = Rig()
+    calls = []
+
+    def broken(name: str, key: str) -> bool:
+        calls.append(name)
+        return failing and name == "save" and calls.count("save") >= number
+
+    failing = True
+    rig.positions.broken = broken
+    async with rig.connector:
+        with pytest.raises(OSError, match="the disk is full"):
+            await rig.connector.listen(rig.subscription())
+    failing = False
+    lost = 1 + (number - 1) // 2
+    rig.clock.step(300)
+    assert f"12:0{lost}:00" in await rig.run(100)
+    assert set(rig.record) <= {"past", "missed", "since"}
 
 
 @pytest.mark.looptime
 async def test_a_binding_that_is_gone_ends_listening_and_keeps_the_tick() -> None:
-    class Gone(Function):
-        async def __call__(self, event: Event) -> Outcome:
-            raise GivenBack("gone")
+    async def gone(event: Event) -> None:
+        raise GivenBack("gone")
 
     rig = Rig()
-    rig.function = Gone()
-    with pytest.raises(GivenBack):
-        async with asyncio.timeout(150):
-            await rig.connector.listen(rig.subscription())
-    assert "tick:2026-11-23T12:01:00Z" in rig.positions.kept
+    rig.function.work = gone
+    async with rig.connector:
+        with pytest.raises(GivenBack):
+            async with asyncio.timeout(150):
+                await rig.connector.listen(rig.subscription())
+    assert rig.record["open"] == [_id("12:01:00")]
 
 
 async def test_on_the_real_clock_ticks_come_every_second() -> None:
     came: list[float] = []
 
-    class Timed(Function):
-        async def __call__(self, event: Event) -> Outcome:
-            assert event.time is not None
-            came.append(time.time() - event.time.timestamp())
-            return ACCEPTED
+    async def note(event: Event) -> None:
+        assert event.time is not None
+        came.append(time.time() - event.time.timestamp())
 
     rig = Rig(source={"schedule": "* * * * * *"})
     rig.connector = CronConnector(Installation())
-    rig.function = Timed()
+    rig.function.work = note
     async with asyncio.timeout(10), rig.listening():
         while len(came) < 2:
             await asyncio.sleep(0.05)
     assert all(0 <= late < 0.5 for late in came)
-
-
-def test_the_parser_is_not_imported_before_a_schedule_is_read() -> None:
-    code = "import sys, triggerhub_cron; sys.exit('croniter' in sys.modules)"
-    path = [entry for entry in sys.path if entry]
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"], check=True
-    )

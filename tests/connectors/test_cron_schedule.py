@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triggerhub_cron.schedule import ScheduleError, check_schedule, next_due, read_zone
+from triggerhub_cron.expression import Expression, parse
+from triggerhub_cron.faults import ScheduleError
+from triggerhub_cron.schedule import check_schedule, next_due, read_zone
 
 
 def at(text: str) -> float:
@@ -55,15 +58,27 @@ def dues(schedule: str | list[str], zone: str, after: str, count: int) -> list[s
             "*/30 * * * *",
             "Europe/Berlin",
             "2026-10-25T00:00Z",
-            ["10-25 00:30", "10-25 02:00", "10-25 02:30"],
+            ["10-25 00:30", "10-25 01:00", "10-25 01:30", "10-25 02:00"],
         ),
+        ("15 * * * *", "Europe/Berlin", "2026-03-29T00:15Z", ["03-29 01:15", "03-29 02:15"]),
+        ("0 * 25 10 *", "Europe/Berlin", "2026-01-01T00:00Z", ["10-24 22:00", "10-24 23:00"]),
+        (
+            "*/30 1-3 * * *",
+            "Europe/Berlin",
+            "2026-10-25T00:00Z",
+            ["10-25 00:30", "10-25 02:00", "10-25 02:30", "10-26 00:00"],
+        ),
+        ("45 * * * *", "Australia/Lord_Howe", "2026-04-04T14:30Z", ["04-04 14:45", "04-04 15:15"]),
+        ("15 * * * *", "Australia/Lord_Howe", "2026-10-03T14:30Z", ["10-03 14:45", "10-03 16:15"]),
+        ("@every 90m", "Europe/Berlin", "2026-10-25T00:00Z", ["10-25 01:30", "10-25 03:00"]),
+        ("@every 1h", "Asia/Kolkata", "2026-10-25T00:00Z", ["10-25 01:00", "10-25 02:00"]),
         ("0 3 * * *", "Europe/Berlin", "2026-10-25T01:30Z", ["10-25 02:00"]),
         ("0 0 3 * * *", "Europe/Berlin", "2026-10-25T01:59:59Z", ["10-25 02:00"]),
         (
             "*/20 * * * * *",
             "Europe/Berlin",
             "2026-10-25T00:59:30Z",
-            ["10-25 00:59:40", "10-25 02:00", "10-25 02:00:20"],
+            ["10-25 00:59:40", "10-25 01:00", "10-25 01:00:20"],
         ),
         ("30 2 * * *", "America/New_York", "2026-03-08T00:00Z", ["03-08 07:00", "03-09 06:30"]),
         ("30 1 * * *", "America/New_York", "2026-11-01T00:00Z", ["11-01 05:30", "11-02 06:30"]),
@@ -79,7 +94,7 @@ def dues(schedule: str | list[str], zone: str, after: str, count: int) -> list[s
         (["0 * * * *", "*/30 * * * *"], "UTC", "2026-01-01T00:00Z", ["01-01 00:30", "01-01 01:00"]),
     ],
 )
-def test_a_skipped_time_is_due_right_after_the_gap_and_a_repeated_one_once(
+def test_times_of_day_are_due_once_and_intervals_go_on_when_clocks_change(
     schedule: str | list[str], zone: str, after: str, expected: list[str]
 ) -> None:
     assert dues(schedule, zone, after, len(expected)) == expected
@@ -109,12 +124,30 @@ def test_a_moment_just_before_a_due_time_does_not_pass_over_it() -> None:
         ("", "has 0 fields, expected 5"),
         ("0 0 1 1 * 0 2027", "has 7 fields, expected 5"),
         ("@reboot", "expected one of @yearly"),
-        ("@every 5m", "expected one of @yearly"),
-        ("CRON_TZ=UTC 0 * * * *", "names a time zone: expected it in the field timeZone"),
+        ("@every 5", "found '5' after @every, expected a duration such as 90s"),
+        ("@every", "found '' after @every, expected a duration"),
+        ("@every 1.5s", "expected whole seconds, from 1s to a year (did you mean '@every 2s'?)"),
+        ("@every 0s", "(did you mean '@every 1s'?)"),
+        ("@every 9999999h", "(did you mean '@every 8784h'?)"),
+        ("61 * * * *", "(did you mean '59 * * * *'?)"),
+        ("0 24 * * *", "(did you mean '0 0 * * *'?)"),
+        ("*/90 * * * *", "(did you mean '@every 90m'?)"),
+        ("0 9 * * monday-friday", "(did you mean '0 9 * * MON-FRI'?)"),
+        ("0 9 32 13 *", "day of month (field 3) is '32', expected 1-31 or L"),
+        ("0 9 32 13 *", "(did you mean '0 9 31 12 *'?)"),
+        ("0 0 1 1 * 0 2027", "(did you mean '0 0 1 1 * 0'?)"),
+        ("0 9 * * 1-5 2027", "(did you mean '0 9 * * 1-5'?)"),
+        ("daily", "(did you mean '@daily'?)"),
+        ("@hourl", "(did you mean '@hourly'?)"),
+        ("* * * *", "(did you mean '* * * * *'?)"),
+        ("\u017fun * * * *", "minute (field 1) is"),
+        ("0 0 31 2,4-4 *", "never due"),
+        ("0 0 1-5-9 * *", "day of month (field 3) is '1-5-9'"),
+        ("0 0 * * 1/" + "9" * 5000, "expected at most 256 characters"),
+        ("CRON_TZ=UTC 0 * * * *", "names a time zone: expected it in the field timeZone: UTC"),
         ("0 0 30 2 *", "never due: no date has day of month '30' in month '2'"),
         ("0 0 31 4,6 *", "never due"),
         ("* * * * 1#6", "day of week (field 5) is '1#6'"),
-        ("* * * * 1,2#1", "day of week (field 5) is '1,2#1'"),
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused_with_the_field_and_what_is_expected(
@@ -127,7 +160,19 @@ def test_a_schedule_that_cannot_work_is_refused_with_the_field_and_what_is_expec
 
 @pytest.mark.parametrize(
     "schedule",
-    ["@Hourly", " @daily ", "0 9-17/2 * JAN-MAR mon,wed", "0 22-2 * * *", "0 0 L * ?", "0 0 * * 7"],
+    [
+        "@Hourly",
+        " @daily ",
+        "0 9-17/2 * JAN-MAR mon,wed",
+        "0 22-2 * * *",
+        "0 0 L * ?",
+        "0 0 * * 7",
+        "0 0 * * 1,2#1",
+        "0 0 * * 5L",
+        "0 0 * * Lfri",
+        "@EVERY 90s",
+        "5/10 * * * *",
+    ],
 )
 def test_the_usual_spellings_are_read(schedule: str) -> None:
     check_schedule(schedule)
@@ -139,6 +184,31 @@ def test_an_unknown_time_zone_is_refused_with_the_nearest_name() -> None:
         read_zone("europe/berln")
     with pytest.raises(ScheduleError, match="unknown time zone"):
         read_zone("../../etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # Over the end, by steps: the spacing goes on.
+        ("0 0 1 NOV-FEB/3 *", ["02-01 00:00", "11-01 00:00", "02-01 00:00"]),
+        ("0 22-3/2 1 1 *", ["01-01 02:00", "01-01 22:00", "01-01 00:00"]),
+        ("0 0 * 2 SAT-MON", ["02-01 00:00", "02-02 00:00", "02-07 00:00"]),
+        # Of two fields of days either one suffices, counted days of week included.
+        ("0 0 29 2 1#1", ["02-02 00:00", "02-01 00:00", "02-07 00:00"]),
+        ("0 0 L * *", ["01-31 00:00", "02-28 00:00", "03-31 00:00"]),
+        ("0 0 * * 5L", ["01-30 00:00", "02-27 00:00", "03-27 00:00"]),
+        ("0 0 * * 1#5", ["03-30 00:00", "06-29 00:00", "08-31 00:00"]),
+        ("0 0 29 2 *", ["02-29 00:00", "02-29 00:00", "02-29 00:00"]),
+        ("@every 36h", ["01-02 12:00", "01-04 00:00", "01-05 12:00"]),
+    ],
+)
+def test_the_less_usual_forms_mean_what_they_say(schedule: str, expected: list[str]) -> None:
+    assert dues(schedule, "UTC", "2026-01-01T00:00:01Z", 3) == expected
+
+
+def test_the_rarest_date_is_found() -> None:
+    # 29 February as a fifth Monday comes after 28 years, and over 2100 after forty.
+    assert next_due(["0 0 * 2 1#5"], UTC, at("2072-03-01T00:00Z")) == at("2112-02-29T00:00Z")
 
 
 fields = st.tuples(
@@ -164,6 +234,50 @@ def test_due_times_strictly_ascend_in_every_zone(schedule: str, start: datetime,
         assert due is not None
         assert due > now
         now = due
+
+
+changes = st.sampled_from(
+    [("Europe/Berlin", "2026-03-29T01:00Z"), ("Europe/Berlin", "2026-10-25T01:00Z"),
+     ("Australia/Lord_Howe", "2026-04-04T15:00Z"), ("Australia/Lord_Howe", "2026-10-03T15:30Z"),
+     ("America/New_York", "2026-03-08T07:00Z"), ("Africa/Casablanca", "2026-02-15T02:00Z")]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(fields.map(" ".join), changes)
+def test_around_a_change_each_local_time_is_due_as_often_as_is_promised(
+    schedule: str, change: tuple[str, str]
+) -> None:
+    zone, begin = ZoneInfo(change[0]), int(at(change[1])) - 4 * 3600
+    found, now = [], float(begin)
+    while (due := next_due([schedule], zone, now)) is not None and due <= begin + 8 * 3600:
+        found.append(due)
+        now = due
+    assert found == defined(parse(schedule), zone, begin)
+
+
+def defined(expression: Expression, zone: ZoneInfo, begin: int) -> list[int]:
+    """By the definition: a look at each minute of eight hours, and of those that are left out."""
+    found, seen, before = [], set(), datetime.fromtimestamp(begin, zone).replace(tzinfo=None)
+    for moment in range(begin + 60, begin + 8 * 3600 + 1, 60):
+        here = datetime.fromtimestamp(moment, zone).replace(tzinfo=None, fold=0)
+        skipped = (here - before) // timedelta(minutes=1) - 1
+        owed = [before + timedelta(minutes=n) for n in range(1, skipped + 1)]
+        if expression.every_hour:
+            due = meant(expression, here)
+        else:
+            due = (meant(expression, here) and here not in seen) or any(
+                meant(expression, wall) for wall in owed
+            )
+        if due:
+            found.append(moment)
+        seen.add(here)
+        before = here
+    return found
+
+
+def meant(expression: Expression, wall: datetime) -> bool:
+    return expression.after(wall - timedelta(seconds=1)) == wall
 
 
 @settings(max_examples=150, deadline=None)

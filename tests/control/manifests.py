@@ -586,6 +586,15 @@ def _cron() -> Iterator[Row]:
         *(daily | one for one in _each("data", (
             None, "x", "", 7, 1.5, True, [], [None], {}, {"a": None, "b": [1, {"c": "d"}]}))),
         daily | {"contentType": "text/plain; charset=utf-8"},
+        {"schedule": "@every 90s"}, {"schedule": " @EVERY  1h30m "}, {"schedule": "0 0 * * 5L"},
+        daily | {"from": "2026-02-01T00:00:00Z", "until": "2026-03-01T00:00:00+01:00"},
+        daily | {"from": None, "until": None}, daily | {"until": "2020-01-01T00:00:00Z"},
+        daily | {"excluding": ["2026-12-24", "12-25", "2026-12-27/2026-12-31", "02-29"]},
+        daily | {"excluding": []}, daily | {"jitter": "30s"}, daily | {"jitter": None},
+        *(daily | {"missedRuns": policy, "missedRunsMaxAge": "90m"}
+          for policy in ("Skip", "Last", "All")),
+        *(daily | {"concurrency": policy} for policy in ("Allow", "Forbid", "Replace")),
+        daily | {"missedRuns": "Last", "concurrency": "Replace"},
     ]  # fmt: skip
     no: list[Body] = [
         {}, {"schedule": ""}, {"schedule": None}, {"schedule": []}, {"schedule": [None]},
@@ -597,7 +606,14 @@ def _cron() -> Iterator[Row]:
         daily | {"timeZone": "../etc/passwd"}, daily | {"time_zone": "UTC"},
         daily | {"contentType": "json"}, daily | {"contentType": "a/b\r\nx: y"},
         daily | {"contentType": ""}, daily | {"contentType": "a/" + "b" * 255},
-        daily | {"jitter": "5s"},
+        {"schedule": "@every"}, {"schedule": "@every 5"}, {"schedule": "every 5m"},
+        daily | {"jitter": "0s"}, daily | {"jitter": 5}, daily | {"jitter": "-5s"},
+        daily | {"from": "2026-02-01"}, daily | {"until": "tomorrow"}, daily | {"from": 5},
+        daily | {"from": "2026-02-01T01:00:00+01:00", "until": "2026-02-01T00:00:00Z"},
+        daily | {"excluding": ["christmas"]}, daily | {"excluding": "12-25"},
+        daily | {"excluding": ["2026-12-24/12-25"]}, daily | {"excluding": ["12-25"] * 101},
+        daily | {"missedRuns": "Some"}, daily | {"missedRunsMaxAge": "1d"},
+        daily | {"concurrency": "forbid"}, daily | {"missedRuns": "All", "concurrency": "Replace"},
     ]  # fmt: skip
     yield from _of("CronTrigger", yes, no)
 

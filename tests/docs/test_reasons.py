@@ -31,6 +31,7 @@ _REASON_GIVERS = (
     "triggerhub/functions/version.py",
     "connectors/triggerhub_*/connector.py",
     "connectors/triggerhub_*/listener.py",
+    "connectors/triggerhub_cron/ticker.py",
     "connectors/triggerhub_kafka/*.py",
     "connectors/triggerhub_kinesis/*.py",
     "connectors/triggerhub_nats/*.py",
