@@ -8,8 +8,9 @@ from weakref import WeakValueDictionary
 
 from triggerhub_kinesis.client import Access
 
-_READS = 5
-"""A second and shard, of all its consumers together (Kinesis quotas: GetRecords)."""
+_READS = 4
+"""A second and shard. Kinesis allows five, of all its consumers together (quotas, GetRecords); some
+are late, and then come together."""
 _BYTES = 2_000_000
 """A second and shard, of all its consumers together."""
 _FIRST_REST, _LONGEST_REST = 0.2, 1.0
