@@ -33,6 +33,7 @@ servers: .venv/.dev ## the tools that get and start the real servers
 	@$(BIN)/python -m integration.kubernetes_programs >/dev/null
 	@$(BIN)/python -m integration.helm_program >/dev/null
 	@$(BIN)/python -m integration.servers >/dev/null
+	@$(BIN)/python -m integration.kinesis_servers >/dev/null
 
 soak: .venv/.dev servers ## a hub that is killed every few seconds: make soak RECORDS=200000
 	SOAK=$(or $(RECORDS),200000) $(BIN)/pytest -s -o faulthandler_timeout=0 integration/test_kafka_soak.py

@@ -8,13 +8,13 @@ import json
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 _READS_A_SECOND = 5
 _DROPPED = ("host", "content-length", "transfer-encoding", "connection")
@@ -106,6 +106,7 @@ class Faults:
         self.limited = False
         """True: five reads a second of each shard, as AWS has it. May be set at any time."""
         self._reads: dict[str, list[float]] = defaultdict(list)
+        self._granted: dict[str, deque[float]] = defaultdict(deque)
         self._shard_of: dict[str, str] = {}
         self._faults: list[_Injected] = []
         self._target = endpoint
@@ -144,7 +145,7 @@ class Faults:
         return most
 
     def reads(self) -> dict[str, int]:
-        """By shard: calls of GetRecords."""
+        """By ``stream/shard``: calls of GetRecords."""
         return {shard: len(times) for shard, times in self._reads.items()}
 
     def close(self) -> None:
@@ -193,12 +194,15 @@ class Faults:
     def _limit(self, call: Call) -> web.Response | None:
         shard = self._shard_of.get(call.arguments.get("ShardIterator", ""), "?")
         now = time.monotonic()
-        times = self._reads[shard]
-        times.append(now)
-        if self.limited and sum(now - at < 1.0 for at in times[-50:]) > _READS_A_SECOND:
+        self._reads[shard].append(now)
+        granted = self._granted[shard]
+        while granted and now - granted[0] >= 1.0:
+            granted.popleft()
+        if self.limited and len(granted) >= _READS_A_SECOND:
             self.injected["GetRecords"] += 1
             text = f"Rate exceeded for shard {shard}"
             return _answer({"__type": "ProvisionedThroughputExceededException", "message": text})
+        granted.append(now)
         return None
 
     async def _pass(self, call: Call, body: bytes) -> web.StreamResponse:
@@ -213,7 +217,7 @@ class Faults:
                 data=body, headers=headers,
             ) as answer:  # fmt: skip
                 found = await answer.read()
-        except OSError:
+        except (OSError, ClientError):
             return web.Response(status=502)
         if answer.status == 200 and call.operation in ("GetShardIterator", "GetRecords"):
             self._follow(call, json.loads(found))
@@ -223,7 +227,10 @@ class Faults:
     def _follow(self, call: Call, found: dict[str, Any]) -> None:
         """Which shard an iterator is of."""
         given = call.arguments.get("ShardIterator", "")
-        shard = call.arguments.get("ShardId") or self._shard_of.get(given, "?")
+        shard = self._shard_of.get(given, "?")
+        if "ShardId" in call.arguments:
+            which = call.arguments.get("StreamName") or call.arguments.get("StreamARN")
+            shard = f"{which}/{call.arguments['ShardId']}"
         following = found.get("ShardIterator") or found.get("NextShardIterator")
         if following:
             self._shard_of[following] = shard

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from integration.servers import Server, cached, free_port, needs, say, unavailable
+from integration.servers import Server, cached, free_port, get_now, needs, say, unavailable
 
 KINESIS_LOCAL = "0.6.2"
 MOTO = "5.2.5"
@@ -67,9 +67,7 @@ class Kinesis(_Endpoint):
 
     def __init__(self, folder: Path, *, takes: str = "100ms") -> None:
         """``takes``: how long a stream is CREATING, DELETING or UPDATING."""
-        needs("node", "npm")
-        package = cached(f"kinesis-local-{KINESIS_LOCAL}", _fetch_kinesis)
-        program = package / "node_modules" / "kinesis-local"
+        program = kinesis_local()
         (folder / "loopback.js").write_text(_LOOPBACK)
         port = free_port()
         settings = {
@@ -96,13 +94,24 @@ class Moto(_Endpoint):
     """moto's server: STS and IAM beside Kinesis. A closed shard of its never ends."""
 
     def __init__(self, folder: Path) -> None:
-        packages = cached(f"moto-{MOTO}", _fetch_moto)
         port = free_port()
         command = [
-            "env", f"PYTHONPATH={packages}",
+            "env", f"PYTHONPATH={moto()}",
             sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
         ]  # fmt: skip
         super().__init__("moto", command, folder, port)
+
+
+def kinesis_local() -> Path:
+    """Where the emulator is."""
+    needs("node", "npm")
+    package = cached(f"kinesis-local-{KINESIS_LOCAL}", _fetch_kinesis)
+    return package / "node_modules" / "kinesis-local"
+
+
+def moto() -> Path:
+    """Where moto and what it needs are."""
+    return cached(f"moto-{MOTO}", _fetch_moto)
 
 
 def _fetch_kinesis(folder: Path) -> None:
@@ -124,3 +133,8 @@ def _fetch(name: str, command: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, check=False)
     if done.returncode != 0:
         unavailable(f"cannot get {name}: {done.stderr.decode()[-1500:]}")
+
+
+if __name__ == "__main__":
+    get_now("kinesis", kinesis_local)
+    get_now("moto", moto)

@@ -77,7 +77,7 @@ async def test_faults_are_what_a_client_sees(kinesis: Kinesis) -> None:
             assert (answer["Records"], answer["MillisBehindLatest"]) == ([], 60_000)
             answer = await aws.get_records(ShardIterator=answer["NextShardIterator"])
             assert [each["Data"] for each in answer["Records"]] == [b"x"]
-            assert proxy.reads() == {FIRST: 3}
+            assert proxy.reads() == {f"{stream}/{FIRST}": 3}
             proxy.inject(kinesis_proxy.cut())
             with pytest.raises(ConnectionClosedError):
                 await aws.list_shards(StreamName=stream)
