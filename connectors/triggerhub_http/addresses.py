@@ -38,8 +38,8 @@ class Places:
         """The header field that it reads."""
 
     def check(self, peer: str, said: bytes) -> None:
-        """``peer``: who is connected; ``said``: the field's value, empty where there is none.
-        Raises Elsewhere."""
+        """``peer``: who is connected; ``said``: the field's value, empty where there is none. That
+        the hub has appended the peer to it changes nothing. Raises Elsewhere."""
         client = self._client(peer, said)
         if client not in self._allowed:
             raise Elsewhere(f"{client} may not call")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
-from triggerhub_http.gate import Entry, Gate
+from triggerhub_http.gate import NOTHING_ASKED, Entry, Gate
 from triggerhub_http.listener import RETRY, Listener
 from triggerhub_http.messages import Head, Refusal, read_head, reply_fields, to_event
 from triggerhub_http.routes import Claim, PathError, Routes
@@ -20,6 +20,8 @@ from triggerhub_http.source import HTTPSource
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
+_SUCCESSION = 1.0
+"""Seconds."""
 _PASSED_OVER = 16 * 1024
 """Bytes of a body that is read and dropped for the connection's sake."""
 
@@ -39,6 +41,11 @@ class HTTPConnector:
         of its body, and to take in an answer."""
         self._routes: Routes[Listener] = Routes()
         self._stopping = installation.stopping
+        self._departed: dict[str, tuple[Claim[Listener], asyncio.TimerHandle]] = {}
+        """Claims whose listeners have ended, by subscription: their routes are kept for a moment,
+        so that nobody is told that there is none while another listener starts."""
+        self._changed: asyncio.Future[None]
+        """Until there are others to serve."""
         self._replays: dict[str, Replays] = {}
         """By subscription: a listener that starts anew knows what the last one knew."""
         self._server = Server(
@@ -46,6 +53,7 @@ class HTTPConnector:
         )
 
     async def __aenter__(self) -> HTTPConnector:
+        self._changed = asyncio.get_running_loop().create_future()
         await self._server.__aenter__()
         return self
 
@@ -55,6 +63,8 @@ class HTTPConnector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for name in list(self._departed):
+            self._succeeded(name)
         await self._server.__aexit__(kind, error, trace)
 
     @property
@@ -73,6 +83,7 @@ class HTTPConnector:
         listener = Listener(subscription, replays)
         # Before the server opens: the first request may be for any of those that listen.
         changed = self._routes.add(listener.claim)
+        self._succeeded(subscription.name)
         try:
             await self._server.open()
             self._tell({listener.claim, *changed})
@@ -83,7 +94,22 @@ class HTTPConnector:
             try:
                 await listener.drain()
             finally:
-                self._tell(self._routes.remove(listener.claim))
+                self._departed[subscription.name] = (
+                    listener.claim,
+                    asyncio.get_running_loop().call_later(
+                        0.0 if self._stopping() else _SUCCESSION, self._succeeded, subscription.name
+                    ),
+                )
+
+    def _succeeded(self, name: str) -> None:
+        """The claim of a listener that has ended ends now: another one took its place, or none
+        did soon."""
+        claim, timer = self._departed.pop(name, (None, None))
+        if claim is not None and timer is not None:
+            timer.cancel()
+            self._tell(self._routes.remove(claim))
+        self._changed.set_result(None)
+        self._changed = asyncio.get_running_loop().create_future()
 
     def _tell(self, claims: Iterable[Claim[Listener]]) -> None:
         for claim in claims:
@@ -121,28 +147,43 @@ class HTTPConnector:
         if path[0] != "/" or not query.isascii():
             message = "found a malformed target, expected a path"
             raise Refusal(400, "BadRequest", message, close=True)
-        try:
-            claim, rest, allowed = self._routes.find(head.host, path, method)
-        except PathError as error:
-            raise Refusal(400, "BadRequest", str(error)) from None
-        if claim is None:
-            if self._stopping():
-                # Its connections end last: a 404 would be taken for good.
-                raise Refusal(503, "Stopping", "the hub stops: try again", RETRY)
-            raise _unserved(head.host, path, method, allowed)
-        listener = claim.owner
-        entry = None
+        listener, rest = await self._routed(head, method, path)
+        entry = NOTHING_ASKED
         if listener.gate is not None:
             entry = await _admitted(listener.gate, head, client[0] if client else "")
         body = await _read_body(receive, head.length, listener.max_body) if head.body else b""
-        request = Request(method=method, path=rest, query=query.decode(), headers=tuple(head.kept))
-        if entry is None:
-            return await listener.serve(to_event(listener.name, head, request, path, body))
         await entry.check(body)
         with entry:
+            if listener.stopping:
+                # It began to stop after it let this request in; nobody else's trigger did.
+                name = listener.claim.name
+                listener, rest = await self._routed(head, method, path)
+                if listener.claim.name != name:
+                    raise Refusal(503, "Stopping", "its trigger stopped: try again", RETRY)
+            request = Request(
+                method=method, path=rest, query=query.decode(), headers=tuple(head.kept)
+            )
             reply = await listener.serve(to_event(listener.name, head, request, path, body))
             entry.status = reply.status
             return reply
+
+    async def _routed(self, head: Head, method: str, path: str) -> tuple[Listener, str]:
+        """Who serves it, and what follows the prefix in the path. While a listener drains, another
+        one may be about to take its place, with a changed manifest or Secret: that is waited for.
+        Raises ``Refusal``."""
+        while True:
+            try:
+                claim, rest, allowed = self._routes.find(head.host, path, method)
+            except PathError as error:
+                raise Refusal(400, "BadRequest", str(error)) from None
+            if claim is None:
+                if self._stopping():
+                    # Its connections end last: a 404 would be taken for good.
+                    raise Refusal(503, "Stopping", "the hub stops: try again", RETRY)
+                raise _unserved(head.host, path, method, allowed)
+            if not claim.leaving or self._stopping():
+                return claim.owner, rest
+            await asyncio.wait([self._changed])
 
 
 async def _admitted(gate: Gate, head: Head, peer: str) -> Entry:

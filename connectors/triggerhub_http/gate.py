@@ -77,12 +77,8 @@ class Gate:
         """Ask all that can be asked while the body is not there. Raises Refusal: 401, 403, 503."""
         asked = self._asked(head.kept)
         if self._places is not None:
-            # Who is connected stands last in one of these fields: the hub has appended it.
-            said = asked.get(self._places.needs, b"")
-            if self._places.needs == b"x-forwarded-for":
-                said = said.rpartition(b",")[0]
             try:
-                self._places.check(peer, said)
+                self._places.check(peer, asked.get(self._places.needs, b""))
             except Elsewhere as error:
                 self._refuse(403, "AddressRefused", str(error))
         stated = None
@@ -153,7 +149,7 @@ class Entry:
 
     __slots__ = ("_gate", "_right", "_stated", "status")
 
-    def __init__(self, gate: Gate, stated: Stated | None) -> None:
+    def __init__(self, gate: Gate | None, stated: Stated | None = None) -> None:
         self._gate = gate
         self._stated = stated
         self._right = b""
@@ -162,12 +158,15 @@ class Entry:
 
     async def check(self, body: bytes) -> None:
         """Raises Refusal: 403, 409."""
-        if self._stated is not None:
+        if self._gate is not None and self._stated is not None:
             self._right = await self._gate.check(self._stated, body)
 
     def __enter__(self) -> Entry:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stated is not None and self._right:
+        if self._gate is not None and self._stated is not None and self._right:
             self._gate.answered(self._stated, self._right, self.status)
+
+
+NOTHING_ASKED = Entry(None)

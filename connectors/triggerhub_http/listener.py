@@ -48,11 +48,12 @@ class Listener:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._quiet: asyncio.Future[None] | None = None
-        self._stopping = False
+        self.stopping = False
+        """Takes no further request."""
 
     def tell(self) -> None:
         """Report whether this listener serves its route."""
-        if self._stopping:
+        if self.stopping:
             return
         holder = self.claim.holder
         if holder is None:
@@ -72,7 +73,7 @@ class Listener:
 
     async def serve(self, event: Event) -> Reply:
         """Raises ``Refusal``; CancelledError when the client is gone."""
-        if self._stopping:
+        if self.stopping:
             raise self._unavailable()
         task = asyncio.current_task(self._loop)
         assert task is not None
@@ -132,7 +133,7 @@ class Listener:
 
     def stop(self) -> None:
         """Take no further request."""
-        self._stopping = True
+        self.stopping = True
 
     async def drain(self) -> None:
         """Let requests under way end within the grace time; the rest is answered 503."""

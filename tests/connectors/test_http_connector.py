@@ -204,6 +204,15 @@ class Rig:
         self.clients.append(client)
         return client
 
+    async def uploading(self, path: str) -> Client:
+        """A request that was let in, and whose body of four bytes is half there."""
+        client = await self.client()
+        client.send(get(path, "content-length: 4", "expect: 100-continue", method="POST"))
+        async with asyncio.timeout(5):
+            assert b" 100 " in await client.reader.readuntil(b"\r\n\r\n")
+        client.send("bo")
+        return client
+
     async def ask(self, *parts: str | bytes) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own."""
         client = await self.client()
@@ -580,25 +589,77 @@ async def test_a_request_that_is_given_back_is_503_with_a_time_to_try_again(rig:
     assert "/http/shop/orders" in json.loads(body)["message"]
 
 
-async def test_stopping_answers_what_is_under_way_and_takes_nothing_new(rig: Rig) -> None:
-    listening = rig.listen()
-    await listening.report.until("connected")
-    listening.function.open.clear()
-    early, late = await rig.client(), await rig.client()
-    early.send(get("/early"))
-    await listening.function.until(lambda f: f.now == 1)
-    listening.task.cancel()
-    await asyncio.sleep(0)
-    late.send(get("/late"))
-    status, fields, _ = await late.reply()
+@pytest.mark.parametrize("hub_stops", [True, False])
+async def test_stopping_answers_what_is_under_way_and_takes_nothing_new(hub_stops: bool) -> None:
+    async with hub(stopping=lambda: hub_stops) as rig:
+        listening = rig.listen()
+        await listening.report.until("connected")
+        listening.function.open.clear()
+        early, late = await rig.client(), await rig.client()
+        early.send(get("/early"))
+        await listening.function.until(lambda f: f.now == 1)
+        listening.task.cancel()
+        await asyncio.sleep(0)
+        late.send(get("/late"))
+        if hub_stops:
+            status, fields, _ = await late.reply()
+            assert (status, fields["retry-after"]) == (503, "1")
+        assert not listening.task.done()
+        listening.function.open.set()
+        assert (await early.reply())[2] == b"orders GET /early? "
+        await asyncio.wait([listening.task], timeout=5)
+        assert listening.task.cancelled()
+        if not hub_stops:
+            assert (await late.reply())[0] == 404, "it had waited for another to take over"
+            late.send(get("/later"))
+            assert (await late.reply())[0] == 404
+        assert len(listening.function.events) == 1
+
+
+async def test_a_listener_that_is_started_anew_drops_no_request(rig: Rig) -> None:
+    """As for a changed manifest or Secret: one ends, and then another begins."""
+    old = rig.listen({"path": "/a"})
+    await old.report.until("connected")
+    other = await rig.serve({"path": "/"}, name="other")
+    uploading = await rig.uploading("/a/0")
+    old.function.open.clear()
+    slow = await rig.client()
+    slow.send(get("/a/1"))
+    await old.function.until(lambda f: f.now == 1)
+    old.task.cancel()
+    while not old.task.cancelling():
+        await asyncio.sleep(0)
+    waiting = [await rig.client() for _ in range(20)]
+    for client in waiting:
+        client.send(get("/a/2"))
+    await asyncio.sleep(0.05)
+    assert not other.events, "a less specific trigger does not take its place"
+    old.function.open.set()
+    assert (await slow.reply())[0] == 200
+    await asyncio.wait([old.task], timeout=5)
+    late = await rig.client()
+    late.send(get("/a/3"))
+    await asyncio.sleep(0.02)
+    new = rig.listen({"path": "/a"})
+    uploading.send("dy")
+    for client in (*waiting, late, uploading):
+        assert (await client.reply())[0] == 200
+    assert len(new.function.events) == 22
+    assert not other.events
+    await rig.ask(get("/b"))
+    assert len(other.events) == 1
+
+
+async def test_what_one_trigger_let_in_is_not_delivered_by_another(rig: Rig) -> None:
+    old = rig.listen({"path": "/a"})
+    await old.report.until("connected")
+    other = await rig.serve({"path": "/"}, name="other")
+    uploading = await rig.uploading("/a")
+    await old.stop()
+    uploading.send("dy")
+    status, fields, _ = await uploading.reply()
     assert (status, fields["retry-after"]) == (503, "1")
-    assert not listening.task.done()
-    listening.function.open.set()
-    assert (await early.reply())[2] == b"orders GET /early? "
-    await asyncio.wait([listening.task], timeout=5)
-    assert listening.task.cancelled()
-    late.send(get("/later"))
-    assert (await late.reply())[0] == 404
+    assert not other.events
 
 
 async def test_a_path_is_not_unknown_because_the_hub_stops() -> None:
