@@ -27,7 +27,7 @@ _ROLE = Text(
 )
 _SESSION = Text("[A-Za-z0-9_+=,.@-]{2,64}", "2 to 64 of a-z, A-Z, 0-9 and _ + = , . @ -", 64)
 _EXTERNAL = Text(
-    "[A-Za-z0-9_+=,.@:/-]{2,1224}", "2 to 1224 of a-z, A-Z, 0-9 and _ + = , . @ : / -", 1224
+    "[A-Za-z0-9_+=,.@:/-]{2,}", "2 to 1224 of a-z, A-Z, 0-9 and _ + = , . @ : / -", 1224
 )
 _ENDPOINT = Text(
     rf"https?://([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?/?",

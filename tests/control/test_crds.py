@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -126,6 +127,14 @@ def test_no_text_has_control_characters(kind: str) -> None:
     """An API server could publish its OpenAPI document no more, for any kind."""
     for text in texts(of(kind)):
         assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text), text
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_no_pattern_repeats_more_often_than_an_api_server_reads(kind: str) -> None:
+    """RE2 takes 1000 at most; ``maxLength`` says what is more."""
+    for text in texts(of(kind)):
+        counts = re.findall(r"\{([0-9]+)(?:,([0-9]*))?\}", text)
+        assert all(int(n) <= 1000 for count in counts for n in count if n), text
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
