@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from triggerhub.connector import SourceModel
+from triggerhub.durations import Duration
 from triggerhub.fields import Text, expected
 from triggerhub_http.security import Auth, Signature
 
@@ -78,6 +79,18 @@ class HTTPSource(SourceModel):
     methods: Methods | None = Field(
         default=None, description="Default: all. GET includes HEAD, unless another claims that."
     )
+    mode: Literal["Sync", "Async", "Prefer"] = Field(
+        default="Sync",
+        description="Sync: the caller gets the function's answer. Async: 202 once the event is "
+        "safe, and it is delivered afterwards. Prefer: Sync, unless a request says Prefer: "
+        "respond-async.",
+    )
+    idempotency_window: Duration = Field(
+        default="24h",  # type: ignore[assignment]  # read as in a manifest
+        alias="idempotencyWindow",
+        description="Async: so long a request with the same Idempotency-Key, or a CloudEvent with "
+        "the same source and id, is the same event.",
+    )
     max_body_size: Quantity = Field(
         default="1Mi",
         alias="maxBodySize",
@@ -87,6 +100,11 @@ class HTTPSource(SourceModel):
     signature: Signature | None = Field(
         default=None, description="What must be signed by its sender. Default: nothing."
     )
+
+    @property
+    def inboxed(self) -> bool:
+        """Whether every request is made safe before it is delivered."""
+        return self.mode == "Async"
 
     @property
     def max_body(self) -> int:
