@@ -55,6 +55,8 @@ class Listener:
         self._members = Members(subscription.positions, self._clock)
         self._shards: dict[str, Shard] = {}
         self._listed_at = 0.0
+        self._stopped: set[str] = set()
+        """Shards that are gone and were not read to their end, where that is to stop all."""
 
     async def run(self) -> None:
         """Listen until cancelled. Raises ListenError, OSError from the store, and what ``emit``
@@ -164,7 +166,7 @@ class Listener:
         members = await self._members.alive(stored)
         ended = _ended(stored)
         await self._list(stored, ended)
-        ready = may_be_read(self._shards, ended)
+        ready = may_be_read(self._shards, ended, self._stopped)
         me = self._members.me
         most = quota(members, me, len(ready))
         held = holdings.names()
@@ -197,9 +199,24 @@ class Listener:
         self._listed_at = now
         for key in stored:
             name = key.removeprefix(SHARD)
-            if name in ended and name not in self._shards:
-                # The stream has forgotten it.
+            if name != key and name not in self._shards:
+                if name not in ended and not self._go_on_without(name):
+                    continue
                 await self._positions.delete(key)
+
+    def _go_on_without(self, shard: str) -> bool:
+        """The stream has forgotten a shard that was not read to its end: by policy."""
+        text = f"shard {shard} of stream {self._stream.name} is not there any more, and was not "
+        text += "read to its end"
+        if self._subscription.source.out_of_range == "Stop":
+            text += ", and outOfRange is Stop: set spec.source.seek to say where to go on"
+            self._health.wrong(shard, Problem("CheckpointExpired", text))
+            self._stopped.add(shard)
+            return False
+        self._health.lost(
+            shard, Problem("CheckpointExpired", f"{text}: went on with those after it")
+        )
+        return True
 
     async def _keep(self, holdings: Holdings) -> None:
         """Say that this process lives, and that its shards are its own. Until cancelled."""

@@ -13,7 +13,7 @@ _READS = 4
 are late, and then come together."""
 _BYTES = 2_000_000
 """A second and shard, of all its consumers together."""
-_FIRST_REST, _LONGEST_REST = 0.2, 1.0
+_CAUGHT_UP, _LONGEST_REST = 0.4, 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.2, 5.0
 
 
@@ -76,8 +76,9 @@ class Room:
 
 
 def rest(idle: int) -> float:
-    """Seconds until a shard that brought nothing ``idle`` times in a row is read again."""
-    return min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(idle - 1, 10))
+    """Seconds until a shard of which nothing is left is read again; ``idle``: how often in a row
+    it brought nothing. Who is not behind leaves some of its five reads to other consumers."""
+    return min(_LONGEST_REST, _CAUGHT_UP * 2.0 ** min(idle, 10))
 
 
 def retry(failed: int) -> float:

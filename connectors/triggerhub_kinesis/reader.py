@@ -113,11 +113,12 @@ class Reader:
             if batch.iterator is None:
                 self._at_end = True
                 self._tell_end()
-            elif batch.records or batch.behind:
+            elif batch.behind:
                 idle = 0
             else:
-                self._caught_up = int(time.time())
-                idle += 1
+                idle = 0 if batch.records else idle + 1
+                if idle:
+                    self._caught_up = int(time.time())
                 await asyncio.sleep(rest(idle))
 
     async def leave(self, task: asyncio.Task[None], within: float) -> bool:

@@ -126,14 +126,19 @@ def in_order(shards: Mapping[str, Shard]) -> list[Shard]:
     return list(found.values())
 
 
-def may_be_read(shards: Mapping[str, Shard], ended: Collection[str]) -> list[str]:
+def may_be_read(
+    shards: Mapping[str, Shard], ended: Collection[str], stopped: Collection[str] = ()
+) -> list[str]:
     """Those that are not read to their end, while all their parents are: a parent that is not
-    there any more holds nothing."""
+    there any more holds nothing. ``stopped``: gone, and nobody has decided yet that it goes on."""
     return sorted(
         shard.id
         for shard in shards.values()
         if shard.id not in ended
-        and all(parent in ended or parent not in shards for parent in shard.parents)
+        and all(
+            parent in ended or (parent not in shards and parent not in stopped)
+            for parent in shard.parents
+        )
     )
 
 
