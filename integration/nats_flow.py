@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import nats as nats_py
@@ -17,7 +17,14 @@ import nats.errors as nats_errors
 from integration import nats_tools as tools
 from integration.function import Function
 from integration.hub import trigger
-from integration.servers import Nats
+
+
+class Served(Protocol):
+    """A server, or several."""
+
+    @property
+    def server(self) -> str:
+        """``host:port``, separated by commas."""
 
 
 class Flow:
@@ -26,7 +33,7 @@ class Flow:
 
     def __init__(
         self,
-        nats: Nats,
+        nats: Served,
         keys: int = 8,
         *,
         core: bool = False,
@@ -63,7 +70,7 @@ class Flow:
         self, to: str, more: dict[str, Any] | None = None, **delivery: Any
     ) -> dict[str, Any]:
         """``more``: of the source."""
-        source: dict[str, Any] = {"servers": [self.nats.server]}
+        source: dict[str, Any] = {"servers": self.nats.server.split(",")}
         if self.core:
             source |= {"subject": f"{self.name}.*"}
         else:
@@ -115,8 +122,8 @@ class Flow:
         async def nothing(error: Exception) -> None: ...
 
         client = await nats_py.connect(
-            f"nats://{self.nats.server}", reconnect_time_wait=0.1, max_reconnect_attempts=-1,
-            error_cb=nothing,
+            tools.urls(self.nats.server), reconnect_time_wait=0.1, max_reconnect_attempts=-1,
+            error_cb=nothing, connect_timeout=2,
         )  # fmt: skip
         try:
             while not done.is_set():

@@ -15,9 +15,15 @@ from nats.js.client import JetStreamContext
 from triggerhub.nats.headers import Pairs, pairs_of
 
 
+def urls(server: str) -> list[str]:
+    """Of several that are separated by commas."""
+    return [f"nats://{one}" for one in server.split(",")]
+
+
 @asynccontextmanager
 async def connected(server: str, **options: Any) -> AsyncIterator[Client]:
-    client = await nats.connect(f"nats://{server}", **options)
+    """``server``: ``host:port``, or several, separated by commas."""
+    client = await nats.connect(urls(server), **options)
     try:
         yield client
     finally:
