@@ -205,6 +205,7 @@ async def test_passwords_are_checked_beside_the_event_loop_and_not_without_end()
         b"ali:" + CHEAP.replace(b"$04$", b"$31$"),
         b"ali:" + CHEAP[:-1],
     ],
+    ids=["plain", "apr1", "sha", "nameless", "dear", "short"],
 )
 def test_a_password_file_without_bcrypt_is_told_and_not_shown(line: bytes) -> None:
     with pytest.raises(
