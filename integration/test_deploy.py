@@ -16,6 +16,7 @@ import yaml
 
 from integration.conftest import CRDS, ROOT
 from integration.function import answering
+from integration.gateway_api import gateway_crds
 from integration.helm_program import helm_program
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer, Cluster
@@ -267,9 +268,12 @@ def test_the_hub_has_exactly_the_rights_that_it_uses(
     server.kubectl("apply", "-k", str(DEPLOY / "base"))
     server.apply(own)
     account = server.service_account(home, "triggerhub")
+    server.kubectl("apply", "--server-side", "-f", str(gateway_crds()))
+    env = plugin | {"TRIGGERHUB_SERVICE": "triggerhub"}
     try:
-        with running(tmp_path, kubeconfig=account, env=plugin) as hub, answering() as target:
+        with running(tmp_path, kubeconfig=account, env=env) as hub, answering() as target:
             live_through(server, shop, hub, target.url)
+            expose(server, shop, hub)
             hub.stop()
     finally:
         server.kubectl("delete", "namespace", shop, "--wait=false")
@@ -279,12 +283,16 @@ def test_the_hub_has_exactly_the_rights_that_it_uses(
     notes = server.asked()
     refused = [note for note in notes if note["responseStatus"]["code"] == 403]
     assert not refused
-    asked = set()
-    for note in notes:
-        where = note["objectRef"]
-        resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
-        asked.add((note["verb"], ".".join(filter(None, (resource, where.get("apiGroup"))))))
-    assert asked == granted([*roles, own])
+    assert {right_of(note) for note in notes} == granted([*roles, own])
+
+
+def right_of(note: Object) -> Right:
+    """What a request needed. Server-side apply of what is not there needs the right to make it."""
+    where = note["objectRef"]
+    resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
+    made = note["verb"] == "patch" and note["responseStatus"]["code"] == 201
+    verb = "create" if made else note["verb"]
+    return verb, ".".join(filter(None, (resource, where.get("apiGroup"))))
 
 
 def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
@@ -339,6 +347,33 @@ def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
         cleaned["spec"]["source"]["cleanup"] = choice
         apply(cleaned)
         hub.wait(lambda n=finalizers: held() == n, f"{finalizers} finalizers")  # type: ignore[misc]
+
+
+def expose(server: Audited, shop: str, hub: Hub) -> None:
+    """A trigger gets an Ingress, then a route instead, then neither; each is changed by others."""
+
+    def there(what: str, namespace: str = shop) -> bool:
+        return bool(server.kubectl("get", what, "-n", namespace, "--ignore-not-found"))
+
+    def asked(*right: str) -> bool:
+        return right in {right_of(note) for note in server.asked()}
+
+    ingress = (("ingresses.networking.k8s.io", "edge", shop), ("services", "triggerhub-edge", shop))
+    group = "gateway.networking.k8s.io"
+    route = ((f"httproutes.{group}", "edge", shop),
+             (f"referencegrants.{group}", f"triggerhub-{shop}", "triggerhub"))  # fmt: skip
+    kinds: tuple[tuple[Object, Any], ...] = (
+        ({"ingressClass": "any"}, ingress), ({"gateway": {"name": "any"}}, route), ({}, ()),
+    )  # fmt: skip
+    for expose, objects in kinds:
+        source = {"path": "/edge", "expose": expose or None}
+        server.apply(trigger("HTTPTrigger", "edge", "f", source), namespace=shop)
+        for what, name, namespace in objects:
+            hub.wait(lambda w=f"{what}/{name}", n=namespace: there(w, n), f"{what}")  # type: ignore[misc]
+            server.kubectl("annotate", what, name, "-n", namespace, "example.com/a=b")
+            hub.wait(lambda w=what: asked("patch", w), f"another look at {what}")  # type: ignore[misc]
+    for what, _, _ in (*ingress, *route):
+        hub.wait(lambda w=what: asked("delete", w), f"the end of {what}")  # type: ignore[misc]
 
 
 def test_the_chart_renders_what_kustomize_renders(server: Audited) -> None:

@@ -116,6 +116,7 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
                 place.code,
                 changes,
                 environ=place.environ,
+                edge=None if place.cluster is None else place.cluster.exposures,
             )
             watch = None if place.cluster is None else place.cluster.source
             view = View(reconciler, dispatcher, listeners, store, place.code, watch)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from triggerhub.connector import SourceModel
-from triggerhub.durations import Duration
-from triggerhub.fields import Text, expected
+from triggerhub.exposure import Expose, Exposed
+from triggerhub.fields import Rule, Text, expected
 from triggerhub_http.security import Auth, Signature
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -60,11 +60,35 @@ Quantity = Annotated[
 ]  # fmt: skip
 
 
+def _host_served(source: Any) -> str:
+    own, outside = source.host, source.expose and source.expose.host
+    if own is None or outside is None or own == outside:
+        return ""
+    if own.startswith("*.") and outside.partition(".")[2] == own[2:]:
+        return ""
+    return f"found expose.host {outside} and host {own}, {_SERVED}"
+
+
+_SERVED = "expected an expose.host that host takes: the same, or one label for its *"
+
+
 class HTTPSource(SourceModel):
     """Which requests an HTTP trigger takes."""
 
     short_names = ("ht",)
     source_column = ("path",)
+    field_rules = (
+        # Else what comes in there would be another trigger's, or nobody's.
+        Rule(
+            "!has(self.host) || !has(self.expose) || !has(self.expose.host)"
+            " || self.host.lowerAscii() == self.expose.host"
+            " || (self.host.startsWith('*.') && self.expose.host.contains('.')"
+            " && self.expose.host.substring(self.expose.host.indexOf('.'))"
+            " == self.host.lowerAscii().substring(1))",
+            _SERVED,
+            _host_served,
+        ),
+    )
 
     host: Host | None = Field(
         default=None,
@@ -79,18 +103,6 @@ class HTTPSource(SourceModel):
     methods: Methods | None = Field(
         default=None, description="Default: all. GET includes HEAD, unless another claims that."
     )
-    mode: Literal["Sync", "Async", "Prefer"] = Field(
-        default="Sync",
-        description="Sync: the caller gets the function's answer. Async: 202 once the event is "
-        "safe, and it is delivered afterwards. Prefer: Sync, unless a request says Prefer: "
-        "respond-async.",
-    )
-    idempotency_window: Duration = Field(
-        default="24h",  # type: ignore[assignment]  # read as in a manifest
-        alias="idempotencyWindow",
-        description="Async: so long a request with the same Idempotency-Key, or a CloudEvent with "
-        "the same source and id, is the same event.",
-    )
     max_body_size: Quantity = Field(
         default="1Mi",
         alias="maxBodySize",
@@ -100,11 +112,18 @@ class HTTPSource(SourceModel):
     signature: Signature | None = Field(
         default=None, description="What must be signed by its sender. Default: nothing."
     )
+    expose: Expose | None = Field(
+        default=None,
+        description="Make an Ingress or HTTPRoute for it, in a cluster. Default: none.",
+    )
 
     @property
-    def inboxed(self) -> bool:
-        """Whether every request is made safe before it is delivered."""
-        return self.mode == "Async"
+    def exposed(self) -> Exposed | None:
+        """What is to be reached from outside; None: nothing."""
+        if self.expose is None:
+            return None
+        host = self.expose.host or self.host
+        return Exposed(self.expose, host, self.path, self.path_type == "Exact")
 
     @property
     def max_body(self) -> int:

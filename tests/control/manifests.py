@@ -47,7 +47,7 @@ def framed(metadata: Body | None = None, **frame: Any) -> Body:
 def rows() -> list[Row]:
     """All, each with a name of its own."""
     sections = (_kinds(), _functions_meant(), _deliveries(), _kafka(), _security(), _nats(),
-                _kinesis(), _cron(), _http(), _functions(), _frames())  # fmt: skip
+                _kinesis(), _cron(), _http(), _exposed(), _functions(), _frames())  # fmt: skip
     return [row for section in sections for row in section]
 
 
@@ -653,8 +653,6 @@ def _http() -> Iterator[Row]:
             {"hmac": {"header": "X-Sig", "timestampHeader": "T", "signed": "{timestamp}:{body}",
                       "algorithm": "SHA1", "encoding": "Base64", "prefix": "v1="}})),
         {"signature": {"env": "SECRET", "preset": "Stripe", "hmac": None, "secretRef": None}},
-        *_each("mode", ("Sync", "Async", "Prefer", None)),
-        *_each("idempotencyWindow", ("90s", "24h", "1m30s", None)),
     ]  # fmt: skip
     no: list[Body] = [
         *({"host": host} for host in (
@@ -695,8 +693,49 @@ def _http() -> Iterator[Row]:
                 {"header": "X-Sig", "timestampHeader": "X-Time", "signed": "{body}"})))),
         *_each("maxBodySize", (
             -1, 1.5, "1MB", "", "-1", "1.5Mi", "Ki", True, [], {}, 2**40 + 1, "1" * 13, "1ki")),
-        *_each("mode", ("async", "", "Either", True)),
-        *_each("idempotencyWindow", ("0s", "-1s", "90", 90, "", True)),
+        {"mode": "Async"},
+    ]  # fmt: skip
+    yield from _of("HTTPTrigger", yes, no)
+
+
+def _exposed() -> Iterator[Row]:
+    many = {f"a{number}": "" for number in range(33)}
+    yes: list[Body] = [
+        *_each("expose", (
+            None, {}, {"host": "api.example.com"}, {"host": "*.example.com"}, {"host": None},
+            {"ingressClass": "nginx"}, {"ingressClass": "team.nginx-2"},
+            {"tls": {}}, {"tls": {"secretName": "a.b"}}, {"tls": None, "gateway": {"name": "g"}},
+            {"ingressClass": "kong", "tls": {"secretName": None}},
+            {"gateway": {"name": "g", "namespace": "infra", "sectionName": "https.1"}},
+            {"annotations": {}},
+            {"annotations": {"cert-manager.io/issuer": "x", "A_b": "\n{}ä", "c": ""}},
+            {"annotations": {"a" * 253 + "/" + "b" * 63: "c" * 16384}})),
+        *({"host": own, "expose": {"host": outside}} for own, outside in (
+            ("API.example.com", "api.example.com"), ("*.example.com", "api.example.com"),
+            ("*.Example.com", "*.example.com"), (None, "api.example.com"),
+            ("api.example.com", None))),
+    ]  # fmt: skip
+    no: list[Body] = [
+        *_each("expose", (
+            True, "nginx", [], {"class": "nginx"}, {"ingressClass": ""}, {"ingressClass": "Nginx"},
+            {"ingressClass": 5}, {"ingressClass": "a" * 254}, {"host": ""},
+            {"host": "API.example.com"}, {"host": "1.2.3.4"}, {"host": "a.com:80"}, {"host": "*"},
+            {"host": "a_b.com"}, {"tls": True}, {"tls": {"secretName": ""}},
+            {"tls": {"secretName": "a/b"}}, {"tls": {"secret": "a"}},
+            {"gateway": "g"}, {"gateway": {}}, {"gateway": {"name": ""}},
+            {"gateway": {"name": "g", "namespace": "a.b"}},
+            {"gateway": {"name": "g", "sectionName": ""}}, {"gateway": {"name": "g", "port": 80}},
+            {"gateway": {"name": "g"}, "ingressClass": "nginx"},
+            {"gateway": {"name": "g"}, "tls": {}},
+            {"annotations": []}, {"annotations": {"a": 5}}, {"annotations": {"": "a"}},
+            {"annotations": {"a b": "c"}}, {"annotations": {"/a": "c"}},
+            {"annotations": {"triggerhub.dev/a": "c"}}, {"annotations": {"a" * 64: "c"}},
+            {"annotations": {"a" * 254 + "/b": "c"}}, {"annotations": {"a": "c" * 16385}},
+            {"annotations": {"a": "\0"}}, {"annotations": many})),
+        *({"host": own, "expose": {"host": outside}} for own, outside in (
+            ("api.example.com", "shop.example.com"), ("*.example.com", "a.b.example.com"),
+            ("*.example.com", "example.com"), ("api.example.com", "*.example.com"),
+            ("*.example.com", "localhost"))),
     ]  # fmt: skip
     yield from _of("HTTPTrigger", yes, no)
 

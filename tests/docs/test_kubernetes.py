@@ -13,7 +13,8 @@ from tests.markdown import ROOT, table_after
 _PAGE = "docs/kubernetes.md"
 _NAMED = re.compile(r"`(\w+)`")
 _RESOURCE = re.compile(
-    r"\b(?:functions|triggers|kafkatriggers|services|endpointslices|secrets|configmaps|events|leases)\b"
+    r"\b(?:functions|triggers|kafkatriggers|services|endpointslices|secrets|configmaps|events|leases"
+    r"|ingresses|httproutes|referencegrants|gateways)\b"
 )
 _REFUSALS = {"InvalidSpec", "InvalidSource", "ConnectorNotInstalled"}
 """Reasons of an ``Accepted`` that turned False: they are Events as they are."""

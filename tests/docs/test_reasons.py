@@ -22,6 +22,10 @@ _CAMEL = re.compile(r"[A-Z]+[a-z]+([A-Z]+[a-z]+)*")
 # Where conditions and states get their reasons.
 _REASON_GIVERS = (
     "triggerhub/nats/*.py",
+    "triggerhub/cluster/exposures.py",
+    "triggerhub/cluster/keeping.py",
+    "triggerhub/cluster/watched.py",
+    "triggerhub/control/edge.py",
     "triggerhub/control/listeners.py",
     "triggerhub/control/services.py",
     "triggerhub/control/status.py",
@@ -45,7 +49,9 @@ _GIVING = frozenset(
         "Reach",
         "RegistryFault",
         "SourceState",
+        "Trouble",
         "_begin",
+        "_false",
         "_say",
         "connected",
         "disconnected",

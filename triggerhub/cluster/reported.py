@@ -10,7 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 from triggerhub.connector import Sought
-from triggerhub.control.status import Condition, FunctionStatus, TriggerStatus, seek_shape
+from triggerhub.control.status import (
+    Condition,
+    FunctionStatus,
+    State,
+    TriggerStatus,
+    seek_shape,
+)
 
 # As metav1.Condition has them.
 LONGEST_MESSAGE = 32_768
@@ -47,6 +53,7 @@ class Reported:
     cleanup: tuple[str, ...] = ()
     """Names under which a source may keep something that is to go with the trigger."""
     url: str = ""
+    address: str = ""
 
     @classmethod
     def read(cls, status: object) -> Reported | None:
@@ -75,6 +82,7 @@ class Reported:
             ),
             cleanup=tuple(_text(name) for name in _list(status.get("cleanup"))),
             url=_text(status.get("url")),
+            address=_text(status.get("address")),
         )
 
     def condition(self, name: str) -> Held | None:
@@ -117,6 +125,8 @@ class Reported:
             status["cleanup"] = list(self.cleanup)
         if self.url:
             status["url"] = self.url
+        if self.address:
+            status["address"] = self.address
         return status
 
 
@@ -136,7 +146,16 @@ def of_trigger(
         bindings=tuple(sorted((bound.function, bound.url) for bound in status.functions)),
         seeks=tuple((name, seeks[name]) for name in sorted(bound & seeks.keys())),
         cleanup=tuple(sorted(names.union(status.bindings))) if cleaned else (),
+        address=_address(status, before),
     )
+
+
+def _address(status: TriggerStatus, before: Reported | None) -> str:
+    """A replica that has just begun to lead does not know it yet."""
+    exposed = next((c for c in status.conditions if c.type == "Exposed"), None)
+    if exposed is not None and exposed.status is State.UNKNOWN and before is not None:
+        return before.address
+    return status.address
 
 
 def of_function(status: FunctionStatus, before: Reported | None, now: str) -> Reported:

@@ -93,6 +93,11 @@ class KubernetesSource:
         for reflector in self._objects.values():
             yield from tuple(reflector.items.values())
 
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last that was made."""
+        return self._last
+
     def settled(self) -> bool:
         """The first snapshot was made."""
         return self._last is not None

@@ -87,6 +87,9 @@ _TRIGGER_STATUS: Schema = {
         },
     },
 }  # fmt: skip
+_ADDRESS: Schema = _TEXT | {
+    "description": "Where requests from outside come in: IP addresses and host names, with commas.",
+}
 _FUNCTION_STATUS: Schema = {
     "type": "object",
     "description": "How it stands; written by the hub.",
@@ -126,7 +129,11 @@ def crd(kind: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     ]
     names = list(getattr(model, "short_names", ()))
     about = spec["properties"]["source"].get("description", "")
-    return _crd(kind, spec, _TRIGGER_STATUS, names, about, columns)
+    status = _TRIGGER_STATUS
+    if hasattr(model, "exposed"):
+        status = status | {"properties": status["properties"] | {"address": _ADDRESS}}
+        columns.insert(len(_READY) + 1, _column("Address", ".status.address"))
+    return _crd(kind, spec, status, names, about, columns)
 
 
 def _crd(

@@ -12,6 +12,7 @@ import structlog
 from triggerhub.connector import LetterPlaces, Reference
 from triggerhub.control.binding import Binding, Chosen, Listening, bind, choose
 from triggerhub.control.changes import Changes
+from triggerhub.control.edge import Edge, NoEdge
 from triggerhub.control.listeners import Listeners
 from triggerhub.control.outlets import Outlet
 from triggerhub.control.plugins import Kind
@@ -80,9 +81,11 @@ class Reconciler:
         changes: Changes,
         *,
         environ: Mapping[str, str] | None = None,
+        edge: Edge | None = None,
     ) -> None:
         """``environ``: what references to environment variables read; None: manifests may have
-        none. What may have another status than before is noted in ``changes``."""
+        none. ``edge``: that of the cluster; None: there is no cluster. What may have another
+        status than before is noted in ``changes``."""
         self._source = source
         self._kinds = kinds
         self._dispatcher = dispatcher
@@ -90,6 +93,7 @@ class Reconciler:
         self._code = code
         self._changes = changes
         self._environ = environ
+        self._edge = edge or NoEdge()
         self._due = asyncio.Event()
         self._told: set[str] = set()
         self._picture = _Picture()
@@ -169,6 +173,7 @@ class Reconciler:
             reaches=picture.reaches,
             source=self._listeners.state,
             problem=lambda name: self._dispatcher.link(name).problem,
+            exposure=self._edge.exposure(trigger),
         )
 
     async def _follow(self) -> None:

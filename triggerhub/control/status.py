@@ -34,6 +34,15 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """How a trigger stands that asks to be reached from outside of a cluster."""
+
+    condition: Condition
+    address: str = ""
+    """Of what stands before the hub: IP addresses and host names, separated by ``, ``."""
+
+
+@dataclass(frozen=True, slots=True)
 class BoundFunction:
     """One entry of ``status.bindings``."""
 
@@ -55,6 +64,8 @@ class TriggerStatus:
     observed_generation: int
     conditions: tuple[Condition, ...]
     functions: tuple[BoundFunction, ...]
+    address: str = ""
+    """Where requests from outside of the cluster come in, as far as that is known."""
 
     @property
     def ready(self) -> Condition:
@@ -89,11 +100,12 @@ def status_of(
     reaches: Mapping[ResourceKey, Reach],
     source: Callable[[str], SourceState | None],
     problem: Callable[[str], Problem | None],
+    exposure: Exposure | None = None,
 ) -> TriggerStatus:
     """``bindings`` are this trigger's own, ``wanted`` the functions that it means; ``missing``
     says what an uninstalled connector needs, ``lacking`` which reference of its source stands for
     nothing; ``reaches`` holds how functions are reached; ``source`` and ``problem`` answer for a
-    binding's name."""
+    binding's name; ``exposure`` is for one that asks for it. ``Ready`` does not wait for that."""
     known = {b.name: state for b in bindings if (state := source(b.name)) is not None}
     states = [*known.values()]
     accepted = _accepted(trigger, missing, states)
@@ -101,13 +113,15 @@ def status_of(
     connected = _connected(trigger, states)
     troubles = [trouble for b in bindings if (trouble := problem(b.name)) is not None]
     ready = _ready((accepted, bound, connected), wanted, reaches, troubles)
+    exposed = () if exposure is None else (exposure.condition,)
     return TriggerStatus(
         kind=trigger.kind,
         namespace=trigger.namespace,
         name=trigger.name,
         created=trigger.created,
         observed_generation=trigger.generation,
-        conditions=(accepted, bound, connected, ready),
+        conditions=(accepted, bound, connected, *exposed, ready),
+        address=exposure.address if exposure is not None else "",
         functions=tuple(
             BoundFunction(
                 b.listening.function,
