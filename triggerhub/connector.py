@@ -7,7 +7,7 @@ functions, retries or metrics. ``docs/writing-a-connector.md`` walks through one
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -410,6 +410,31 @@ class Seeker(Protocol[S_contra]):
         """Do the seek once, and return when it is done. Another replica may do it too, or still
         listen: raise what fails, and it is called again, with backoff; ``SpecError`` for what no
         repetition cures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upcoming:
+    """An event that a source will bring."""
+
+    id: str
+    """The event's."""
+    due: datetime
+    """When its source means it to come, in the source's own time zone."""
+    at: datetime
+    """When it is sent."""
+    why: tuple[str, ...]
+    """What in the source says so, as the user wrote it."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know: why it is not another time, what was left out before it."""
+
+
+class Foreteller(Protocol[S_contra]):
+    """A connector whose sources know what they will bring may also be this."""
+
+    def upcoming(self, source: S_contra, trigger: str, after: datetime) -> Iterator[Upcoming]:
+        """What comes later than ``after``, the next first, for as long as there is any: it may
+        have no end. Nothing outside is asked. ``trigger``: namespace and name, as
+        ``shop/nightly``."""
 
 
 class Progress(Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from types import TracebackType
 
-from triggerhub.connector import Installation, Subscription
+from triggerhub.connector import Installation, Subscription, Upcoming
 from triggerhub_cron.source import CronSource
 from triggerhub_cron.ticker import Ticker
 from triggerhub_cron.timer import Timer
+from triggerhub_cron.upcoming import foretell
 
 
 class CronConnector:
@@ -50,3 +52,7 @@ class CronConnector:
     async def listen(self, subscription: Subscription[CronSource]) -> None:
         """Raises ``OSError`` when the store cannot be read or written."""
         await Ticker(subscription, self._timer, self._tasks, self._unwritten).run()
+
+    def upcoming(self, source: CronSource, trigger: str, after: datetime) -> Iterator[Upcoming]:
+        """See ``Foreteller``."""
+        return foretell(source.plan(trigger), after)

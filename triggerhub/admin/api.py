@@ -36,6 +36,7 @@ from triggerhub.admin.wire import (
     trigger_json,
 )
 from triggerhub.connector import Unreadable
+from triggerhub.control.foretelling import NotForetold, asked, foretold, upcoming
 from triggerhub.control.replays import Refused, Replays
 from triggerhub.settings import Settings
 from triggerhub.store.records import Selection, StoreError
@@ -62,6 +63,7 @@ class Api:
             Route("/metrics", self.metrics),
             Route("/v1/bindings", self.bindings),
             Route("/v1/triggers", self.triggers),
+            Route("/v1/triggers/{name:path}/upcoming", self.upcoming),
             Route("/v1/functions", self.functions),
             Route("/v1/faults", self.faults),
             Route("/v1/dead-letters", self.dead_letters),
@@ -93,6 +95,18 @@ class Api:
 
     async def triggers(self, _request: Request) -> Response:
         return JSONResponse({"triggers": [trigger_json(t) for t in self._view.triggers()]})
+
+    async def upcoming(self, request: Request) -> Response:
+        try:
+            after, number = asked(request.query_params, datetime.now(UTC))
+            trigger = self._view.trigger(request.path_params["name"])
+            connector = await self._view.connector(trigger.kind)
+            found = upcoming(trigger, connector, after, number)
+        except NotForetold as error:
+            raise HTTPException(409 if error.there else 404, str(error)) from None
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        return JSONResponse(foretold(trigger, found))
 
     async def functions(self, _request: Request) -> Response:
         return JSONResponse({"functions": [function_json(f) for f in self._view.functions()]})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import Metric
 
+from triggerhub.connector import Connector
 from triggerhub.control.binding import Binding
 from triggerhub.control.listeners import SourceState
 from triggerhub.control.outlets import Connections
@@ -31,6 +32,7 @@ class Sources(Connections, Protocol):
     """What the picture needs of the listeners."""
 
     def state(self, name: str) -> SourceState | None: ...
+    async def connector(self, kind: str) -> Connector[Any]: ...
 
 
 class CodeFunctions(Protocol):

@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 from triggerhub.admin.planes import CodeFunctions, Manifests, Sources, Watch
 from triggerhub.admin.states import (
@@ -19,11 +20,13 @@ from triggerhub.admin.states import (
     stopping,
     unbound,
 )
-from triggerhub.connector import Unreadable
+from triggerhub.connector import Connector, Unreadable
 from triggerhub.control.binding import Binding
 from triggerhub.control.faults import Fault
+from triggerhub.control.foretelling import find_trigger
 from triggerhub.control.listeners import SourceState
 from triggerhub.control.outlets import Outlet
+from triggerhub.control.resources import Trigger
 from triggerhub.control.status import State, TriggerStatus, paused_message, seek_shape
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
@@ -117,6 +120,15 @@ class View:
     def triggers(self) -> list[TriggerStatus]:
         """Every trigger's conditions."""
         return self._reconciler.status()
+
+    def trigger(self, name: str) -> Trigger:
+        """The one that ``trigger`` or ``namespace/trigger`` means. Raises ``NotForetold``."""
+        snapshot = self._reconciler.snapshot
+        return find_trigger(name, () if snapshot is None else snapshot.triggers)
+
+    async def connector(self, kind: str) -> Connector[Any]:
+        """The one of that kind, opened where it is not yet."""
+        return await self._listeners.connector(kind)
 
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong in the manifests."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from triggerhub import __version__
+from triggerhub.cli import cron as cron_commands
 from triggerhub.cli import dlq as dlq_commands
 from triggerhub.cli.bindings import bindings
 from triggerhub.cli.events import emit, why
@@ -26,6 +27,12 @@ app = typer.Typer(
 dlq = typer.Typer(
     name="dlq",
     help="Dead letters: list, show, redrive, purge.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cron = typer.Typer(
+    name="cron",
+    help="Schedules: next.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -61,6 +68,8 @@ app.command(short_help="What is bound, and how it goes.")(bindings)
 app.command(short_help="Send a test event through a trigger.")(emit)
 app.command(short_help="The story of one event.")(why)
 app.command(short_help="Send what is past once more.")(replay)
+cron.command("next", short_help="What a trigger will send next, and why.")(cron_commands.next_)
+app.add_typer(cron)
 dlq.command("list", short_help="Dead letters, the oldest first.")(dlq_commands.list_)
 dlq.command("show", short_help="One dead letter, with its data.")(dlq_commands.show)
 dlq.command("redrive", short_help="Send dead letters again.")(dlq_commands.redrive)
