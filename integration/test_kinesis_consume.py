@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration import kinesis_tools as tools
 from integration.fakes import Handle, Listening, eventually, listening
+from integration.kinesis_proxy import faults
 from integration.kinesis_servers import KEY_ID, REGION, SECRET, Kinesis
 from tests.kpl import aggregate
 from triggerhub.connector import Installation, Order
@@ -454,3 +456,21 @@ async def test_order_by_partition_is_one_by_one_in_each_shard(orders: Place) -> 
         await running.accepted(len(KEYS))
     assert most == 1
     assert [event.key for event in running.emit.accepted] == KEYS
+
+
+async def test_the_policy_in_the_documents_is_what_is_called(orders: Place) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "kinesis.md").read_text()
+    policy = json.loads(text.partition("<!-- policy -->\n```json\n")[2].partition("```")[0])
+    await orders.put("a")
+    await orders.split(*await orders.shards())
+    await orders.put("b")
+    with faults(orders.endpoint) as aws:
+        async with orders.listening(fields={"endpoint": aws.endpoint}) as running:
+            await running.accepted(2)
+        orders.store.positions.clear()
+        async with orders.listening(
+            fields={"endpoint": aws.endpoint, "startFrom": "Latest"}
+        ) as running:
+            await running.connected()
+        called = {f"kinesis:{operation}" for operation in aws.calls}
+    assert sorted(called) == sorted(policy["Statement"][0]["Action"])
