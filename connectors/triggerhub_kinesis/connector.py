@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 
 import aiobotocore  # noqa: F401 - so that a missing extra is told; its rooms are imported when used
 
-from triggerhub.connector import Installation, Subscription
+from triggerhub.connector import Installation, Progress, Subscription
 from triggerhub_kinesis.client import ENDPOINT, Access, Client, Clients, access_of
 from triggerhub_kinesis.listener import Listener, ListenError
 from triggerhub_kinesis.pace import Paces
 from triggerhub_kinesis.problems import explain
 from triggerhub_kinesis.reader import PROBLEMS
+from triggerhub_kinesis.replay import Replay
 from triggerhub_kinesis.source import KinesisSource
 from triggerhub_kinesis.starts import nobody_reads
 
@@ -51,6 +53,22 @@ class KinesisConnector:
         """
         async with self._reaching(subscription) as (access, client):
             await Listener(subscription, client, access, self._paces).seek()
+
+    async def replay(
+        self,
+        subscription: Subscription[KinesisSource],
+        since: datetime | str,
+        until: datetime | str | None,
+        progress: Progress,
+    ) -> None:
+        """Emit what lies between, beside the checkpoints. Positions are ``TrimHorizon`` and
+        ``SHARD:SEQUENCE,…``.
+
+        Raises ``ReplayError``, with a sentence, and ``ValueError`` for what is no position.
+        """
+        async with self._reaching(subscription) as (access, client):
+            replay = Replay(subscription, client, access, self._paces, progress)
+            await replay.run(since, until)
 
     @asynccontextmanager
     async def _reaching(
