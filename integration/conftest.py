@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
 
+from integration import nats_tools as tools
 from integration.kinesis_servers import Kinesis, Moto
 from integration.kubernetes import ApiServer, Cluster
 from integration.room import Room
@@ -62,6 +65,15 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def url(nats: Nats) -> Iterator[str]:
+    """Of a store of the test's own, in NATS."""
+    prefix = f"t{uuid4().hex[:8]}"
+    yield f"nats://{nats.server}?prefix={prefix}&deadLetters=64Mi&inbox=64Mi"
+    with ThreadPoolExecutor(1) as thread:  # a loop may run in this one
+        thread.submit(asyncio.run, tools.delete_streams(nats.server, f"{prefix}-")).result()
 
 
 @pytest.fixture(scope="session")

@@ -108,3 +108,11 @@ async def consumer(server: str, stream: str, name: str) -> Any:
     """nats-py's ConsumerInfo."""
     async with jetstream(server) as context:
         return await context.consumer_info(stream, name)
+
+
+async def delete_streams(server: str, part: str) -> None:
+    """Those with this in their names."""
+    async with jetstream(server) as context:
+        for info in await context.streams_info():
+            if part in (info.config.name or ""):
+                await context.delete_stream(str(info.config.name))

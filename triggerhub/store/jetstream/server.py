@@ -73,45 +73,74 @@ class Server:
         self._where = where
         self._client: Client | None = None
         """One that found all streams."""
-        self._trouble = "not connected yet"
+        self._trouble = "the servers have not said yet that it can be used"
         self._told = ""
+        self._refused = False
+        """The servers say that it cannot be used, and will say so again."""
         self._noted: dict[str, str] = {}
         """What streams have otherwise than was asked for, by their names."""
         self._turned = asyncio.Event()
         self._wake = asyncio.Event()
+        self._under_way: dict[asyncio.Timeout, Client] = {}
+        """What is asked now, and over which connection."""
         self.patience = PATIENCE
 
     async def keep(self) -> None:
         """Until cancelled: see to the streams on each connection that is made."""
-        wait = _AGAIN
-        while True:
-            client = self._connection.client
-            if client is None or client.gone:
-                if self._connection.problem is not None:
-                    self._away(self._connection.problem.text)
-                await self._connection.changed()
-                continue
-            self._wake.clear()
-            client.wakes.add(self._wake)
-            if not await self._prepare(client):
-                await asyncio.sleep(wait * (0.5 + random.random() / 2))
-                wait = min(_LONGEST, wait * 2)
-                continue
+        async with asyncio.TaskGroup() as tasks:
+            watched: Client | None = None
             wait = _AGAIN
-            await self._wake.wait()
-            self._pause()
+            while True:
+                client = self._connection.client
+                if client is None or client.gone:
+                    if self._connection.problem is not None:
+                        self._away(self._connection.problem.text)
+                    await self._connection.changed()
+                    continue
+                if client is not watched:
+                    watched = client
+                    tasks.create_task(self._abort(client))
+                self._wake.clear()
+                client.wakes.add(self._wake)
+                if not await self._prepare(client):
+                    await asyncio.sleep(wait * (0.5 + random.random() / 2))
+                    wait = min(_LONGEST, wait * 2)
+                    continue
+                wait = _AGAIN
+                await self._wake.wait()
+                self._client = None
+
+    async def _abort(self, client: Client) -> None:
+        """When it is lost, what was asked over it has no answer any more."""
+        await client.lost.wait()
+        now = asyncio.get_running_loop().time()
+        for scope, asked in self._under_way.items():
+            if asked is client and not scope.expired():
+                scope.reschedule(now)
+
+    async def _over(self, client: Client, work: Awaitable[T]) -> T:
+        """Raises ``TimeoutError`` once the connection is lost, besides what the work raises."""
+        async with asyncio.timeout(None) as scope:
+            self._under_way[scope] = client
+            try:
+                return await work
+            finally:
+                del self._under_way[scope]
 
     async def _prepare(self, client: Client) -> bool:
         name = ""
         try:
             for stream in self._streams:
                 name = stream.name
-                note = await stream.prepare(client)
+                note = await self._over(client, stream.prepare(client))
                 if note and self._noted.get(name) != note:
                     self._noted[name] = note
                     log.warning("store.stream_differs", stream=name, found=note)
         except (StoreError, OSError, nats.errors.Error) as error:
-            self._away(_words(error, name))
+            refused = isinstance(
+                error, StoreError | Refusal | Denied | nats.errors.NoRespondersError
+            )
+            self._away(_words(error, name), refused=refused)
             return False
         self._here(client)
         return True
@@ -224,7 +253,7 @@ class Server:
         while True:
             client = await self._reached(deadline)
             try:
-                return await work(client)
+                return await self._over(client, work(client))
             except Refusal as error:
                 if error.number not in _PASSES:
                     raise
@@ -244,7 +273,9 @@ class Server:
 
     async def _reached(self, deadline: float) -> Client:
         while (client := self._client) is None or client.gone:
-            self._pause()
+            self._client = None
+            if self._refused:
+                raise self._error(self._trouble)
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._turned.wait()
@@ -256,18 +287,19 @@ class Server:
         if self._told:
             log.info("store.available", store=self._where)
         self._client, self._told, self._trouble = client, "", "the connection was lost"
-        self._turned.set()
+        self._turn(refused=False)
 
-    def _pause(self) -> None:
-        self._client = None
-        self._turned.clear()
-
-    def _away(self, trouble: str) -> None:
-        self._pause()
-        self._trouble = trouble
+    def _away(self, trouble: str, *, refused: bool = False) -> None:
+        self._client, self._trouble = None, trouble
         if not self._told:
             log.warning("store.unavailable", store=self._where, error=trouble)
         self._told = trouble
+        self._turn(refused=refused)
+
+    def _turn(self, *, refused: bool) -> None:
+        self._refused = refused
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
 
     def _error(self, text: str) -> StoreError:
         return StoreError(f"store {self._where}: {text}")

@@ -1,0 +1,277 @@
+"""What only a store in NATS JetStream meets: full streams, streams of others, servers that go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from integration import nats_tools as tools
+from integration.proxy import Proxy, proxy
+from integration.servers import Nats
+from tests.store.test_store_contract import _letter
+from triggerhub.connector import InboxFull, Position, PositionConflict
+from triggerhub.event import Event
+from triggerhub.store.jetstream.store import JetStreamStore
+from triggerhub.store.records import DeadLetter, Selection, StoreError
+
+EVERYTHING = Selection()
+
+
+def letter(size: int = 10, **fields: Any) -> DeadLetter:
+    return replace(_letter(event=Event(id="1", source="s", type="t", data=bytes(size))), **fields)
+
+
+@pytest.fixture
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A server of the test's own, started, that it may kill."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def refused(url: str, **options: Any) -> str:
+    """Why a store cannot be used."""
+
+    async def use() -> str:
+        async with JetStreamStore(url, **options) as store:
+            while True:
+                try:
+                    await store.dead_letters.list(EVERYTHING)
+                except StoreError as error:
+                    if "not said yet" not in str(error):
+                        return str(error)
+
+    return asyncio.run(use())
+
+
+class TestTrouble:
+    async def test_a_full_stream_refuses_letters_and_loses_none(self, nats: Nats) -> None:
+        url = f"nats://{nats.server}?prefix=f{uuid4().hex[:8]}&deadLetters=64Ki&inbox=64Ki"
+        stored: list[DeadLetter] = []
+        async with JetStreamStore(url) as store:
+
+            async def fill() -> None:
+                while len(stored) < 20:
+                    one = letter(10_000)
+                    await store.dead_letters.add(one)
+                    stored.append(one)
+
+            async def put() -> None:
+                for number in range(20):
+                    await store.inbox("a.b.c").put(replace(letter(10_000).event, id=f"{number}"))
+
+            with pytest.raises(StoreError, match="full: maximum bytes exceeded"):
+                await fill()
+            assert len(stored) > 3
+            assert await store.dead_letters.list(EVERYTHING) == stored
+            with pytest.raises(InboxFull, match="maximum bytes"):
+                await put()
+            await store.dead_letters.delete(EVERYTHING)
+            await store.dead_letters.add(letter(10_000))
+
+    async def test_a_stream_that_is_deleted_is_made_anew(self, nats: Nats, url: str) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        async with JetStreamStore(url) as store:
+            await store.dead_letters.add(letter())
+            async with tools.jetstream(nats.server) as context:
+                await context.delete_stream(f"{prefix}-dead-letters")
+                await context.delete_stream(f"KV_{prefix}-positions")
+            one = letter()
+            await store.dead_letters.add(one)
+            assert await store.dead_letters.list(EVERYTHING) == [one]
+            assert await store.positions("a.b.c").load() == {}
+
+    async def test_what_a_killed_server_had_confirmed_is_there_and_nothing_twice(
+        self, broken: Nats
+    ) -> None:
+        url = f"nats://{broken.server}?deadLetters=64Mi&inbox=64Mi"
+        stored: list[DeadLetter] = []
+        done = asyncio.Event()
+
+        async def fill(store: JetStreamStore) -> None:
+            positions = store.positions("a.b.c")
+            while not done.is_set():
+                one = letter(2_000)
+                with suppress(StoreError):
+                    await store.dead_letters.add(one)
+                    stored.append(one)
+                    kept = (await positions.load()).get("n", Position("0", 0))
+                    count = str(int(kept.value) + 1)
+                    await positions.save("n", count, expect=kept.revision)
+
+        async with JetStreamStore(url) as store:
+            filling = [asyncio.create_task(fill(store)) for _ in range(3)]
+            for _ in range(3):
+                before = len(stored)
+                async with asyncio.timeout(60):
+                    while len(stored) < before + 20:
+                        await asyncio.sleep(0.01)
+                await asyncio.to_thread(broken.kill9)
+                await asyncio.to_thread(broken.start)
+            done.set()
+            results = await asyncio.wait_for(asyncio.gather(*filling, return_exceptions=True), 60)
+            # Of those that count together one wins each time.
+            assert all(found is None or isinstance(found, PositionConflict) for found in results)
+            found = [one.id for one in await store.dead_letters.list(EVERYTHING, limit=100_000)]
+        assert sorted(one.id for one in stored) == [
+            each for each in found if each in {one.id for one in stored}
+        ]
+
+    def test_a_save_whose_answer_was_lost_is_done_once(self, nats: Nats, url: str) -> None:
+        async def save(between: Proxy) -> None:
+            async with JetStreamStore(url.replace(nats.server, between.address)) as store:
+                positions = store.positions("a.b.c")
+                revision = 0
+                for number in range(9):
+                    # The answer is under way when the connection ends.
+                    between.latency = 0.05 if number % 3 == 1 else 0.0
+                    saving = asyncio.create_task(positions.save("n", f"{number}", expect=revision))
+                    if between.latency:
+                        await asyncio.sleep(0.08)
+                        await asyncio.to_thread(between.cut)
+                        between.latency = 0.0
+                    # Not a conflict with itself, and not another revision than the stored one.
+                    revision = await saving
+                    assert (await positions.load())["n"] == Position(f"{number}", revision)
+
+        with proxy() as between:
+            between.to(nats.server)
+            asyncio.run(save(between))
+
+    def test_servers_that_answer_nothing_are_told_of_within_seconds(
+        self, nats: Nats, url: str
+    ) -> None:
+        async def add(between: Proxy) -> None:
+            async with JetStreamStore(url.replace(nats.server, between.address)) as store:
+                await store.dead_letters.add(letter())
+                between.hold()
+                async with asyncio.timeout(30):
+                    with pytest.raises(StoreError, match="JetStream does not answer"):
+                        await store.dead_letters.add(letter())
+                between.release()
+                one = letter()
+                async with asyncio.timeout(30):
+                    while True:
+                        with suppress(StoreError):
+                            await store.dead_letters.add(one)
+                            break
+                assert one in await store.dead_letters.list(EVERYTHING)
+
+        with proxy() as between:
+            between.to(nats.server)
+            asyncio.run(add(between))
+
+    async def test_a_letter_that_is_being_stored_in_pieces_outlasts_a_purge(
+        self, nats: Nats, url: str
+    ) -> None:
+        large = letter(3_000_000)
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        async with JetStreamStore(url) as store:
+            await store.dead_letters.add(large)
+            async with tools.jetstream(nats.server) as context:
+                # As if its first piece, which comes last, were under way.
+                first = f"{prefix}.dead-letters.here.>"
+                await context.purge_stream(f"{prefix}-dead-letters", subject=first)
+            await store.dead_letters.delete(EVERYTHING)
+            await store.dead_letters.add(large)
+            assert await store.dead_letters.list(EVERYTHING) == [large]
+            assert await store.dead_letters.delete(EVERYTHING) == (1, 0)
+            async with tools.jetstream(nats.server) as context:
+                assert (await context.stream_info(f"{prefix}-dead-letters")).state.messages == 0
+
+    async def test_large_entries_of_an_inbox_leave_nothing_behind(
+        self, nats: Nats, url: str
+    ) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        async with JetStreamStore(url) as store:
+            inbox = store.inbox("a.b.c")
+            put = await inbox.put(letter(3_000_000).event)
+            (entry,) = await inbox.read()
+            assert entry.event.data == bytes(3_000_000)
+            await inbox.remove([put.number])
+            async with tools.jetstream(nats.server) as context:
+                assert (await context.stream_info(f"{prefix}-inbox")).state.messages == 0
+
+
+class TestConfiguration:
+    async def test_another_size_and_age_are_respected_and_said(
+        self, nats: Nats, url: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        subjects = [f"{prefix}.dead-letters.>"]
+        async with tools.jetstream(nats.server) as context:
+            await context.add_stream(
+                name=f"{prefix}-dead-letters", subjects=subjects, max_age=3600.0, discard="new"
+            )
+        async with JetStreamStore(url) as store:
+            await store.dead_letters.add(letter())
+        assert "store.stream_differs" in capsys.readouterr().out
+        async with tools.jetstream(nats.server) as context:
+            config = (await context.stream_info(f"{prefix}-dead-letters")).config
+        assert config.max_age == 3600.0
+
+    def test_one_that_would_lose_something_is_refused(self, nats: Nats, url: str) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        asyncio.run(
+            tools.create_stream(nats.server, f"{prefix}-dead-letters", f"{prefix}.dead-letters.>")
+        )
+        said = refused(url)
+        assert f"stream {prefix}-dead-letters is there with discard 'old', expected 'new'" in said
+
+    def test_replicas_without_a_cluster_are_refused_in_words(self, nats: Nats) -> None:
+        said = refused(f"nats://{nats.server}?prefix=r{uuid4().hex[:8]}&replicas=3")
+        assert "replicas > 1 not supported in non-clustered mode" in said
+
+    def test_reading_alone_creates_nothing(self, nats: Nats, url: str) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        assert f"stream KV_{prefix}-positions does not exist" in refused(url, read_only=True)
+
+    def test_a_server_without_jetstream_is_told(self, tmp_path: Path) -> None:
+        server = Nats(tmp_path, jetstream=False)
+        server.start()
+        try:
+            said = refused(f"nats://{server.server}")
+        finally:
+            server.stop()
+        assert "the servers have no JetStream for this account" in said
+
+    def test_an_account_needs_what_the_documents_say(self, tmp_path: Path) -> None:
+        server = Nats(
+            tmp_path,
+            """authorization { users: [{ user: hub, password: pw, permissions: {
+                publish: ["$JS.API.STREAM.>", "shop.>", "$KV.shop-positions.>",
+                          "$KV.shop-claims.>", "$KV.shop-once.>"],
+                subscribe: ["_INBOX.>"] } },
+              { user: less, password: pw, permissions: {
+                publish: ["$JS.API.STREAM.INFO.>"], subscribe: ["_INBOX.>"] } }] }""",
+        )
+        server.start()
+        url = f"nats://{server.server}?prefix=shop&deadLetters=64Mi&inbox=64Mi"
+        environ = {"TRIGGERHUB_STORE_USER": "hub", "TRIGGERHUB_STORE_PASSWORD": "pw"}
+
+        async def use() -> None:
+            async with JetStreamStore(url, environ=environ) as store:
+                await store.dead_letters.add(letter())
+                await store.dead_letters.delete(EVERYTHING)
+                await store.positions("a.b.c").save("k", "v")
+                assert await store.positions("a.b.c").claim("k", 30.0)
+                put = await store.inbox("a.b.c").put(letter().event, once="k", window=10.0)
+                await store.inbox("a.b.c").remove([put.number])
+                assert await store.journal.find("1") == []
+
+        try:
+            less = environ | {"TRIGGERHUB_STORE_USER": "less"}
+            assert "stream.create" in refused(url, environ=less)
+            asyncio.run(use())
+        finally:
+            server.stop()
