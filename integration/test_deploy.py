@@ -461,7 +461,8 @@ def test_a_bad_value_is_refused_in_words(option: str, complaint: str) -> None:
         ("--skip-tests=false",),
         ("--set=scope=Namespace",),
         ("--set=admin.existingSecret=token", "--set=kafka.brokers=k-0:9092\\,k-1:9092",
-         "--set=nats.servers=n:4222"),
+         "--set=nats.servers=n:4222", "--set=store.url=nats://n:4222?replicas=3",
+         "--set=store.existingSecret=store"),
         ("--set=networkPolicy.enabled=false", "--set=replicas=3", "--set=image.tag=1.2.3"),
         ("--set=networkPolicy.monitoringNamespace=", "--set=storage.className=fast"),
         ("--set=serviceMonitor.enabled=true", "--set=serviceMonitor.labels.release=prometheus"),
@@ -484,13 +485,18 @@ def test_the_api_server_accepts_what_options_render(
 
 def test_options_say_what_they_mean() -> None:
     found = by_name(charted("--set=admin.existingSecret=mine", "--set=kafka.brokers=k:9092",
-                            "--set=nats.servers=n:4222",
+                            "--set=nats.servers=n:4222", "--set=store.url=nats://n:4222",
+                            "--set=store.existingSecret=login",
                             "--set=networkPolicy.enabled=false"))  # fmt: skip
     assert not {name for name in found if name.startswith(("Secret", "NetworkPolicy"))}
     pod = found["StatefulSet triggerhub"]["spec"]["template"]["spec"]
     env = {one["name"]: one for one in pod["containers"][0]["env"]}
     assert env["TRIGGERHUB_KAFKA_BROKERS"]["value"] == "k:9092"
     assert env["TRIGGERHUB_NATS_SERVERS"]["value"] == "n:4222"
+    assert env["TRIGGERHUB_STORE"]["value"] == "nats://n:4222"
+    assert pod["containers"][0]["envFrom"] == [
+        {"prefix": "TRIGGERHUB_STORE_", "secretRef": {"name": "login"}}
+    ]
     assert env["TRIGGERHUB_ADMIN_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "mine"
     assert pod["volumes"][0]["secret"]["secretName"] == "mine"
 

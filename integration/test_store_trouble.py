@@ -43,7 +43,7 @@ def refused(url: str, **options: Any) -> str:
     """Why a store cannot be used."""
 
     async def use() -> str:
-        async with JetStreamStore(url, **options) as store:
+        async with asyncio.timeout(30), JetStreamStore(url, **options) as store:
             while True:
                 try:
                     await store.dead_letters.list(EVERYTHING)
@@ -171,23 +171,35 @@ class TestTrouble:
             between.to(nats.server)
             asyncio.run(add(between))
 
-    async def test_a_letter_that_is_being_stored_in_pieces_outlasts_a_purge(
+    def test_a_letter_that_is_being_stored_in_pieces_outlasts_a_purge(
         self, nats: Nats, url: str
     ) -> None:
-        large = letter(3_000_000)
         prefix = url.partition("prefix=")[2].partition("&")[0]
-        async with JetStreamStore(url) as store:
-            await store.dead_letters.add(large)
-            async with tools.jetstream(nats.server) as context:
-                # As if its first piece, which comes last, were under way.
-                first = f"{prefix}.dead-letters.here.>"
-                await context.purge_stream(f"{prefix}-dead-letters", subject=first)
-            await store.dead_letters.delete(EVERYTHING)
-            await store.dead_letters.add(large)
-            assert await store.dead_letters.list(EVERYTHING) == [large]
-            assert await store.dead_letters.delete(EVERYTHING) == (1, 0)
-            async with tools.jetstream(nats.server) as context:
-                assert (await context.stream_info(f"{prefix}-dead-letters")).state.messages == 0
+        name, large = f"{prefix}-dead-letters", letter(3_000_000)
+
+        async def purge(between: Proxy) -> None:
+            async with (
+                tools.jetstream(nats.server) as context,
+                JetStreamStore(url) as store,
+                JetStreamStore(url.replace(nats.server, between.address)) as slow,
+            ):
+                await slow.dead_letters.counts()
+                between.latency = 0.2
+                adding = asyncio.create_task(slow.dead_letters.add(large))
+                # The first piece comes last.
+                while (await context.stream_info(name)).state.messages < 2:
+                    await asyncio.sleep(0.01)
+                assert await store.dead_letters.list(EVERYTHING) == []
+                assert await store.dead_letters.delete(EVERYTHING) == (0, 0)
+                between.latency = 0.0
+                await adding
+                assert await store.dead_letters.list(EVERYTHING) == [large]
+                assert await store.dead_letters.delete(EVERYTHING) == (1, 0)
+                assert (await context.stream_info(name)).state.messages == 0
+
+        with proxy() as between:
+            between.to(nats.server)
+            asyncio.run(purge(between))
 
     async def test_large_entries_of_an_inbox_leave_nothing_behind(
         self, nats: Nats, url: str
