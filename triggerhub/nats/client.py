@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,8 @@ _ASK_WITHIN = 5.0
 _LOOK_EVERY = 3.0
 _ANSWER_WITHIN = 4.0
 _END_WITHIN = 2.0
+_DENIALS = 100
+"""What the server did not allow, of late."""
 _NEVER = 10 * 365 * 24 * 3600
 
 
@@ -74,6 +77,12 @@ async def heed(work: Awaitable[T]) -> T:
     return result
 
 
+def speaks_of(denial: str, subject: str) -> bool:
+    """Whether it is this subject that the server does not allow. nats-py writes what the server
+    said in lower case."""
+    return f'"{subject}"'.lower() in denial.lower()
+
+
 def published(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
     """The line of the protocol, and what follows it. ``headers``: a whole block."""
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
@@ -89,7 +98,8 @@ class Client(NATSClient):
         self._access = access
         self._opened = False
         self._encrypted = False
-        self._denials: list[str] = []
+        self._denials: deque[str] = deque(maxlen=_DENIALS)
+        self._denied = 0
         self._fault: Exception | None = None
         self.lost = asyncio.Event()
         """It ended, or its server answers no longer."""
@@ -161,12 +171,12 @@ class Client(NATSClient):
         return await self._answer(subject, data, dict(headers))
 
     async def _answer(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Any:
-        before = len(self._denials)
+        before = self._denied
         try:
             asking = self.request(subject, payload, timeout=_ASK_WITHIN, headers=headers)
             answer = await heed(asking)
         except nats.errors.TimeoutError:
-            self._check_denials(before)
+            self._check_denials(before, subject)
             raise
         found = json.loads(answer.data)
         if error := found.get("error"):
@@ -178,10 +188,10 @@ class Client(NATSClient):
     async def listen(self, subject: str, take: Any, queue: str = "") -> Any:
         """Subscribe, ``take`` being called with each message; returns nats-py's subscription once
         the server has it. Raises Denied, TimeoutError, and nats.errors.Error."""
-        before = len(self._denials)
+        before = self._denied
         made = await heed(self.subscribe(subject, queue=queue, cb=take))
         await heed(self.flush())
-        self._check_denials(before)
+        self._check_denials(before, subject)
         return made
 
     async def write(self, lines: Iterable[bytes]) -> None:
@@ -195,10 +205,10 @@ class Client(NATSClient):
     async def publish_raw(self, subject: str, headers: bytes, data: bytes) -> None:
         """``headers``: a whole block. Returns when the server has it. Raises Denied, and
         nats.errors.Error where the connection ended."""
-        before = len(self._denials)
+        before = self._denied
         await self.write([published(subject, "", headers, data)])
         await heed(self.flush())
-        self._check_denials(before)
+        self._check_denials(before, subject)
 
     async def end(self) -> None:
         """Close, within a few seconds whatever the server does."""
@@ -248,9 +258,11 @@ class Client(NATSClient):
         if self.keeping is not None:
             self.keeping.lose()
 
-    def _check_denials(self, before: int) -> None:
-        if len(self._denials) > before:
-            raise Denied(self._denials[-1])
+    def _check_denials(self, before: int, subject: str) -> None:
+        new = min(self._denied - before, len(self._denials))
+        for text in list(self._denials)[len(self._denials) - new :]:
+            if speaks_of(text, subject):
+                raise Denied(text)
 
     async def _told(self, error: Exception) -> None:
         """nats-py's error callback. Raised while it connects, it ends that: nats-py would try
@@ -259,6 +271,7 @@ class Client(NATSClient):
             raise error
         text = str(error)
         if "permissions violation" in text.lower():
+            self._denied += 1
             self._denials.append(text.removeprefix("nats: "))
             if self.keeping is not None:
                 self.keeping.deny(self._denials[-1])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import nats.errors
 from nats.aio.msg import Msg
 
-from triggerhub.nats.client import Client, Denied, Refusal, published
+from triggerhub.nats.client import Client, Denied, Refusal, published, speaks_of
 
 
 class Kept(NamedTuple):
@@ -64,7 +64,7 @@ class Keeping:
     def deny(self, text: str) -> None:
         """The server said that something is not allowed."""
         for subject, future in self._waiting.values():
-            if f'"{subject}"'.lower() in text.lower() and not future.done():
+            if speaks_of(text, subject) and not future.done():
                 future.set_exception(Denied(text))
 
     def lose(self) -> None:
