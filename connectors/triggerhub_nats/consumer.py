@@ -116,8 +116,7 @@ async def bind(
             f"{'; '.join(differences)}. Name another durable, or delete this one: a new one "
             "begins at startFrom",
         ))  # fmt: skip
-    done_here = before is not None and source.seek is not None and before.note.done(source.seek.id)
-    if source.seek is not None and not (done_here or note_of(found).done(source.seek.id)):
+    if source.seek is not None and not note_of(found).done(source.seek.id):
         found, made = await _move(client, source, source.seek, found), True
     return _read(found, stream, name, born, made)
 
