@@ -33,6 +33,8 @@ from triggerhub.control.status import Condition, Exposure, State
 
 _LOOK = 0.5
 """Seconds between two looks at what may have changed."""
+_SETTLE = 0.05
+"""Seconds between a change and the look at it: others may come with it."""
 _AT_ONCE = 8
 
 
@@ -139,6 +141,7 @@ class _Term:
                 await self._dirty.wait()
         except TimeoutError:
             return
+        await asyncio.sleep(_SETTLE)
 
     def exposure(self, trigger: Trigger) -> Exposure:
         """How that trigger, which asks for it, stands."""

@@ -68,7 +68,8 @@ def refusal_of(route: Found) -> str | None:
         for condition in parent.get("conditions") or ()
     ]
     for condition in said:
-        if condition.get("type") in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
+        told = condition.get("type"), condition.get("status")
+        if told in (("Accepted", "False"), ("ResolvedRefs", "False")):
             return f"{condition.get('reason')}: {condition.get('message') or 'it says no more'}"
-    accepted = any(c.get("type") == "Accepted" and c["status"] == "True" for c in said)
+    accepted = any((c.get("type"), c.get("status")) == ("Accepted", "True") for c in said)
     return "" if accepted else None

@@ -22,6 +22,7 @@ UNSEEN = 10.0
 """Seconds after which what was written and is not there is gone, and not only late."""
 _CALM = 60.0
 """Seconds after which a change by somebody else is not one of a row."""
+_LONGEST_ROW = 10
 _PASSING = (0, 404, 408, 409, 410, 429)
 """Of these, as of 5xx, nothing is said: trying again may do."""
 
@@ -115,7 +116,7 @@ class Keeping:
         kept = self._kept.setdefault(place, _Kept())
         again = kept.body == body and now - kept.at < _CALM
         kept.body, kept.at, kept.row = body, now, kept.row + 1 if again else 0
-        kept.again = now + min(LATER, SOON * 2.0**kept.row)
+        kept.again = now + min(LATER, SOON * 2.0 ** min(kept.row, _LONGEST_ROW))
         kept.written = False
         seen = found
         try:
