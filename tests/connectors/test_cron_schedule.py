@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -234,6 +235,35 @@ def test_due_times_strictly_ascend_in_every_zone(schedule: str, start: datetime,
         assert due is not None
         assert due > now
         now = due
+
+
+pieces = st.sampled_from(
+    ["*", "0", "7", "59", "60", "31", "1-5", "22-2/3", "*/15", "*/0", ",", "/", "-", "#", "L", "5L",
+     "L5", "5#2", "?", "MON", "monday", "JAN-", "@", "@every", "90s", "@hourly", "TZ=UTC", "H",
+     "2027", "\u0663", "\u017fun", "\x00", "9" * 40]
+)  # fmt: skip
+junk = st.one_of(
+    st.text(max_size=300),
+    st.lists(pieces, max_size=9).map(" ".join),
+    st.lists(st.lists(pieces, min_size=1, max_size=3).map("".join), min_size=4, max_size=7).map(
+        " ".join
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(junk)
+def test_whatever_is_written_is_read_or_refused_in_a_sentence(text: str) -> None:
+    said = ""
+    try:
+        due = next_due([text], read_zone("Europe/Berlin"), 1_774_700_000.0)
+        assert due is None or due > 1_774_700_000
+    except ScheduleError as error:
+        said = str(error)
+    assert len(said) < 1500
+    hint = re.search(r"\(did you mean '(.*)'\?\)$", said)
+    if hint:
+        check_schedule(hint[1])
 
 
 changes = st.sampled_from(

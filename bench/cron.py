@@ -1,0 +1,121 @@
+"""Many cron triggers: memory, lateness at 200 ticks a second, and what a tick costs.
+
+Lateness is from the time at which a tick is to be sent, its part of the jitter included, to the
+moment when its function has read the request.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.measure import Row
+from integration.hub import Hub, function, running, trigger
+from triggerhub_cron import CronSource
+from triggerhub_cron.plan import Plan
+
+TRIGGERS = 10_000
+RATE = 200
+SECONDS = 60.0
+SETTLING = 10.0
+
+
+@contextmanager
+def punctual(notes: Path) -> Iterator[str]:
+    """The function's URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.punctual", str(notes)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def lateness(notes: Path, since: float, source: CronSource) -> list[float]:
+    """Seconds, in order, of the ticks that were to be sent after ``since``."""
+    plans: dict[str, Plan] = {}
+    found = []
+    for line in notes.read_text().splitlines():
+        path, tick, came = line.split()
+        name = path.removeprefix("/cron/")
+        plan = plans.setdefault(name, source.plan(name))
+        due = time.mktime(time.strptime(tick, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+        slot = plan.after(due - 1)
+        assert slot is not None
+        assert slot.due == due
+        if slot.at >= since:
+            found.append(float(came) - slot.at)
+    return sorted(found)
+
+
+def bindings(hub: Hub) -> int:
+    """How many are ready."""
+    try:
+        return int(hub.metric("triggerhub_bindings", state="Ready"))
+    except OSError:
+        return 0
+
+
+def measure(number: int, source: dict[str, str]) -> tuple[list[float], float, float, float]:
+    """Of so many triggers: lateness, milliseconds of CPU a tick, KB a trigger, and seconds until
+    all are ready."""
+    with (
+        tempfile.TemporaryDirectory(prefix="triggerhub-bench-") as folder,
+        punctual(Path(folder, "notes")) as url,
+        running(Path(folder), "--plain", start=False) as hub,
+    ):
+        hub.write("f.yaml", function("sink", url))
+        hub.start()
+        time.sleep(1.0)
+        memory, began = hub.resident(), time.perf_counter()
+        made = (trigger("CronTrigger", f"t{n}", "sink", source) for n in range(number))
+        hub.write("t.yaml", *made)
+        hub.wait(lambda: bindings(hub) == number, "readiness of all", 300)
+        ready = time.perf_counter() - began
+        time.sleep(SETTLING)
+        each = (hub.resident() - memory) * 1024 / number
+        since, used, ticks = time.time(), hub.cpu(), hub.settled()
+        time.sleep(SECONDS)
+        used, ticks = hub.cpu() - used, hub.settled() - ticks
+        time.sleep(1.0)
+        late = lateness(Path(folder, "notes"), since, CronSource.model_validate(source))
+        return late, used / max(ticks, 1) * 1000, each, ready
+
+
+def _spread(late: list[float]) -> tuple[float, float, float]:
+    """Median, 99th percentile and the worst, in milliseconds."""
+    return tuple(late[min(len(late) - 1, int(len(late) * part))] * 1000 for part in (0.5, 0.99, 1))  # type: ignore[return-value]
+
+
+def main() -> list[Row]:
+    every = TRIGGERS // RATE
+    idle_late, _, each, ready = measure(TRIGGERS, {"schedule": "0 0 1 1 *"})
+    assert not idle_late
+    late, cost, _, _ = measure(TRIGGERS, {"schedule": f"@every {every}s", "jitter": f"{every}s"})
+    half, most, worst = _spread(late)
+    burst, burst_cost, _, _ = measure(RATE, {"schedule": "* * * * * *"})
+    burst_half, burst_most, burst_worst = _spread(burst)
+    return [
+        Row(f"{TRIGGERS} cron triggers that wait: until all are ready", f"{ready:.1f} s", "", True),
+        Row("  memory, each", f"{each:.1f} KB", "<= 9 KB", each <= 9),
+        Row(f"{TRIGGERS} with jitter, {len(late) / SECONDS:.0f} ticks/s: lateness p50, p99, worst",
+            f"{half:.0f}, {most:.0f}, {worst:.0f} ms", "p99 <= 100 ms", most <= 100),
+        Row("  CPU a tick", f"{cost:.2f} ms", "", True),
+        Row(f"{RATE} in the same second, each second: lateness p50, p99, worst",
+            f"{burst_half:.0f}, {burst_most:.0f}, {burst_worst:.0f} ms", "p99 <= 100 ms",
+            burst_most <= 100),
+        Row("  CPU a tick", f"{burst_cost:.2f} ms", "", True),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    for row in main():
+        print(row)
