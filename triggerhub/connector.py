@@ -256,8 +256,8 @@ class Intake(Protocol):
         self, event_id: str, source: str, taken: int, within: float = 0.0
     ) -> Fate | None:
         """What became of the event that was ``taken`` under this number; waits for its outcome
-        for ``within`` seconds at most. None: no event ever had that number. Raises
-        ``OSError``."""
+        for ``within`` seconds at most. An empty ``source`` stands for any. None: no event ever
+        had that number. Raises ``OSError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
+from triggerhub_http.deferred import STATUS
 from triggerhub_http.gate import NOTHING_ASKED, Entry, Gate
 from triggerhub_http.listener import RETRY, Listener
 from triggerhub_http.messages import Head, Refusal, read_head, reply_fields, to_event
@@ -40,6 +41,8 @@ class HTTPConnector:
         """``patience``: seconds that a client may take for a request's head, between two pieces
         of its body, and to take in an answer."""
         self._routes: Routes[Listener] = Routes()
+        self._listeners: dict[str, Listener] = {}
+        """By their subscriptions' names."""
         self._stopping = installation.stopping
         self._departed: dict[str, tuple[Claim[Listener], asyncio.TimerHandle]] = {}
         """Claims whose listeners have ended, by subscription: their routes are kept for a moment,
@@ -84,12 +87,14 @@ class HTTPConnector:
         # Before the server opens: the first request may be for any of those that listen.
         changed = self._routes.add(listener.claim)
         self._succeeded(subscription.name)
+        self._listeners[subscription.name] = listener
         try:
             await self._server.open()
             self._tell({listener.claim, *changed})
             await listener.keep()
         finally:
             listener.stop()
+            del self._listeners[subscription.name]
             self._tell(self._routes.leave(listener.claim))
             try:
                 await listener.drain()
@@ -147,13 +152,19 @@ class HTTPConnector:
         if path[0] != "/" or not query.isascii():
             message = "found a malformed target, expected a path"
             raise Refusal(400, "BadRequest", message, close=True)
-        listener, rest = await self._routed(head, method, path)
+        asked = path.startswith(STATUS)
+        find = self._asked if asked else self._routed
+        listener, rest = await find(head, method, path)
         entry = NOTHING_ASKED
         if listener.gate is not None:
             entry = await _admitted(listener.gate, head, client[0] if client else "")
         body = await _read_body(receive, head.length, listener.max_body) if head.body else b""
         await entry.check(body)
         with entry:
+            if asked:
+                reply = await listener.status(rest)
+                entry.status = reply.status
+                return reply
             if listener.stopping:
                 # It began to stop after it let this request in; nobody else's trigger did.
                 name = listener.claim.name
@@ -163,7 +174,7 @@ class HTTPConnector:
             request = Request(
                 method=method, path=rest, query=query.decode(), headers=tuple(head.kept)
             )
-            reply = await listener.serve(to_event(listener.name, head, request, path, body))
+            reply = await listener.serve(head, to_event(listener.name, head, request, path, body))
             entry.status = reply.status
             return reply
 
@@ -184,6 +195,19 @@ class HTTPConnector:
             if not claim.leaving or self._stopping():
                 return claim.owner, rest
             await asyncio.wait([self._changed])
+
+    async def _asked(self, _head: Head, method: str, path: str) -> tuple[Listener, str]:
+        """Whose event is asked for, and which. Raises ``Refusal``."""
+        name, _, rest = path.removeprefix(STATUS).partition("/")
+        listener = self._listeners.get(name)
+        if listener is None:
+            if self._stopping():
+                raise Refusal(503, "Stopping", "the hub stops: try again", RETRY)
+            raise Refusal(404, "NotFound", f"no trigger listens as {name}")
+        if method not in ("GET", "HEAD"):
+            message = f"{path} does not take {method}, expected GET"
+            raise Refusal(405, "MethodNotAllowed", message, (b"allow", b"GET, HEAD"))
+        return listener, rest
 
 
 async def _admitted(gate: Gate, head: Head, peer: str) -> Entry:

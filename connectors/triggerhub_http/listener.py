@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from triggerhub.connector import GivenBack, Subscription
+from triggerhub.connector import GivenBack, InboxFull, Subscription
 from triggerhub.event import Event, Outcome, Reply, Settled
+from triggerhub_http.deferred import Deferred
 from triggerhub_http.gate import Gate
-from triggerhub_http.messages import Refusal
+from triggerhub_http.messages import Head, Refusal
+from triggerhub_http.preferences import NONE, read_preferences
 from triggerhub_http.routes import Claim
 from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
@@ -34,6 +36,7 @@ class Listener:
             owner=self,
         )
         self._subscription = subscription
+        self._deferred = Deferred(subscription, self._trouble)
         self._emit = subscription.emit
         self._loop = asyncio.get_running_loop()
         self.name = f"/http/{subscription.namespace}/{subscription.trigger}"
@@ -71,14 +74,29 @@ class Listener:
             "host, path or method",
         )
 
-    async def serve(self, event: Event) -> Reply:
+    def _trouble(self, error: OSError | None) -> None:
+        """Events cannot be made safe; None: they can again."""
+        reason = "InboxFull" if isinstance(error, InboxFull) else "InboxUnavailable"
+        if error is None:
+            self.tell()
+        elif not self.stopping:
+            self._subscription.report.disconnected(reason, str(error))
+
+    async def status(self, rest: str) -> Reply:
+        """What became of an event that was accepted. Raises ``Refusal``."""
+        return await self._deferred.status(rest)
+
+    async def serve(self, head: Head, event: Event) -> Reply:
         """Raises ``Refusal``; CancelledError when the client is gone."""
         if self.stopping:
             raise self._unavailable()
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._under_way.add(task)
+        preferences = read_preferences(head.prefer) if head.prefer else NONE
         try:
+            if self._deferred.takes(preferences):
+                return await self._deferred.accept(event, preferences, named=head.named)
             if self._busy < self._in_flight:
                 self._busy += 1
             else:
@@ -134,6 +152,7 @@ class Listener:
     def stop(self) -> None:
         """Take no further request."""
         self.stopping = True
+        self._deferred.stop()
 
     async def drain(self) -> None:
         """Let requests under way end within the grace time; the rest is answered 503."""

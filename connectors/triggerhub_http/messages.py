@@ -32,7 +32,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-_NOTED = frozenset({b"content-type", b"idempotency-key", b"ce-id", b"ce-specversion"})
+_NOTED = frozenset({b"content-type", b"idempotency-key", b"ce-id", b"ce-specversion", b"prefer"})
 CALLER = b"triggerhub-caller"
 """Tells the function who calls: said by the hub alone."""
 _SPECIAL = _HOP_BY_HOP | _FORWARDED | _NOTED | {b"host", b"content-length", b"expect", CALLER}
@@ -71,7 +71,7 @@ class Head:
     """What a request's header fields say."""
 
     __slots__ = ("body", "content_type", "event_id", "event_version", "host", "idempotency_key",
-                 "kept", "length")  # fmt: skip
+                 "kept", "length", "prefer")  # fmt: skip
 
     def __init__(self) -> None:
         self.kept: list[Field] = []
@@ -84,6 +84,20 @@ class Head:
         self.idempotency_key = ""
         self.event_id = ""
         self.event_version = ""
+        self.prefer = ""
+
+    @property
+    def cloud_event(self) -> bool:
+        """In binary or structured mode."""
+        kind = self.content_type
+        return bool(self.event_version) or (
+            kind is not None and kind.lower().startswith(STRUCTURED)
+        )
+
+    @property
+    def named(self) -> bool:
+        """The request says itself which event it is."""
+        return bool(self.idempotency_key or self.event_id) or self.cloud_event
 
 
 def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head:
@@ -145,6 +159,8 @@ def _note(head: Head, pair: Field) -> None:
             head.idempotency_key = text
         elif name == b"ce-id":
             head.event_id = unquote(text)
+        elif name == b"prefer":
+            head.prefer = f"{head.prefer}, {text}" if head.prefer else text
         else:
             head.event_version = text
 
@@ -163,8 +179,7 @@ def _append_forwarded(
 def to_event(source: str, head: Head, request: Request, path: str, body: bytes) -> Event:
     """The request as an event; one that is a CloudEvent already, in binary or structured mode,
     keeps its own attributes. Raises ``Refusal`` (400) for one that is malformed."""
-    kind = head.content_type
-    if head.event_version or (kind is not None and kind.lower().startswith(STRUCTURED)):
+    if head.cloud_event:
         return _cloud_event(head, request, body)
     moment, prefix = _clock.read(time.time())
     return Event(
@@ -172,7 +187,7 @@ def to_event(source: str, head: Head, request: Request, path: str, body: bytes) 
         source=source,
         type="dev.triggerhub.http.request",
         data=body,
-        datacontenttype=kind,
+        datacontenttype=head.content_type,
         subject=path,
         time=moment,
         extensions=EMPTY,

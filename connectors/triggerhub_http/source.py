@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from triggerhub.connector import SourceModel
+from triggerhub.durations import Duration
 from triggerhub.exposure import Expose, Exposed
 from triggerhub.fields import Rule, Text, expected
 from triggerhub_http.security import Auth, Signature
@@ -103,6 +104,18 @@ class HTTPSource(SourceModel):
     methods: Methods | None = Field(
         default=None, description="Default: all. GET includes HEAD, unless another claims that."
     )
+    mode: Literal["Sync", "Async", "Prefer"] = Field(
+        default="Sync",
+        description="Sync: the caller gets the function's answer. Async: 202 once the event is "
+        "safe, and it is delivered afterwards. Prefer: Sync, unless a request says Prefer: "
+        "respond-async.",
+    )
+    idempotency_window: Duration = Field(
+        default="24h",  # type: ignore[assignment]  # read as in a manifest
+        alias="idempotencyWindow",
+        description="Async: so long a request with the same Idempotency-Key, or a CloudEvent with "
+        "the same source and id, is the same event.",
+    )
     max_body_size: Quantity = Field(
         default="1Mi",
         alias="maxBodySize",
@@ -124,6 +137,11 @@ class HTTPSource(SourceModel):
             return None
         host = self.expose.host or self.host
         return Exposed(self.expose, host, self.path, self.path_type == "Exact")
+
+    @property
+    def inboxed(self) -> bool:
+        """Whether every request is made safe before it is delivered."""
+        return self.mode == "Async"
 
     @property
     def max_body(self) -> int:

@@ -233,6 +233,20 @@ async def test_a_redrive_keeps_the_order_of_a_key(hub: SmallHub) -> None:
     assert hub.function.most == 1
 
 
+async def test_what_waits_in_an_inbox_is_shown_also_when_nothing_is_bound(hub: SmallHub) -> None:
+    name = hub.bind()
+    for binding in (name, name, "shop.gone.handle"):
+        await hub.store.inbox(binding).put(Event(id="1", source="/s", type="t"))
+    rows = {row["name"]: row for row in (await hub.ask("GET", "/v1/bindings")).json["bindings"]}
+    assert (rows[name]["inbox"], rows[name]["state"]) == (2, "Ready")
+    gone = rows["shop.gone.handle"]
+    assert (gone["inbox"], gone["state"], gone["trigger"]) == (1, "Unbound", "gone")
+    assert "1 events wait in its inbox" in gone["message"]
+    emitted = await hub.ask("POST", "/v1/bindings/shop/gone/emit", {"data": "x"})
+    assert emitted.status == 409
+    assert b"not bound" in emitted.body
+
+
 class FullDisk:
     """A store that can be read but not written."""
 
@@ -241,6 +255,7 @@ class FullDisk:
         self.journal = store.journal
         self.list = store.dead_letters.list
         self.counts = store.dead_letters.counts
+        self.waiting = store.waiting
 
     async def delete(self, selection: Selection) -> int:
         raise StoreError("triggerhub.db cannot be written: disk full")

@@ -37,8 +37,10 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     hub.function.status["BAD"] = 422
     await hub.dispatcher.dispatch(name, Event(id="1", source="/s", type="t"))
     await hub.dispatcher.dispatch(name, Event(id="BAD", source="/s", type="t"))
+    put = await hub.store.inbox(name).put(Event(id="2", source="/s", type="t", data=b"x" * 1000))
+    assert put.fresh
     hub.view.recount()
-    await until(lambda: bool(hub.view.letters))
+    await until(lambda: bool(hub.view.waiting))
 
     samples = await scraped(hub)
 
@@ -58,6 +60,8 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     assert of(samples, "triggerhub_requests_refused_total", reason="NoCredentials") == 2
     assert of(samples, "triggerhub_requests_refused_total", reason="BadSignature") == 1
     assert of(samples, "triggerhub_dead_letters") == 1
+    assert of(samples, "triggerhub_inbox_events") == 1
+    assert 1000 < of(samples, "triggerhub_inbox_bytes") < 2000
     assert samples["triggerhub_bindings", frozenset({("state", "Ready")})] == 1
     assert any(
         name == "triggerhub_build_info" and value == 1 for (name, _), value in samples.items()

@@ -52,7 +52,7 @@ def test_a_host_is_compared_in_lower_case() -> None:
         ({"methods": ["get"]}, "expected a method in upper case"),
         ({"maxBodySize": "1MB"}, "expected bytes or a quantity"),
         ({"maxBodySize": -1}, "expected bytes or a quantity"),
-        ({"mode": "Async"}, "mode"),
+        ({"mode": "async"}, "mode"),
         ({"auth": {}}, "found none of bearer, basic, apiKey, jwt, addresses, expected at least"),
         ({"auth": {"bearer": {}}}, "found none, expected exactly one of secretRef"),
         (

@@ -653,6 +653,8 @@ def _http() -> Iterator[Row]:
             {"hmac": {"header": "X-Sig", "timestampHeader": "T", "signed": "{timestamp}:{body}",
                       "algorithm": "SHA1", "encoding": "Base64", "prefix": "v1="}})),
         {"signature": {"env": "SECRET", "preset": "Stripe", "hmac": None, "secretRef": None}},
+        *_each("mode", ("Sync", "Async", "Prefer", None)),
+        *_each("idempotencyWindow", ("90s", "24h", "1m30s", None)),
     ]  # fmt: skip
     no: list[Body] = [
         *({"host": host} for host in (
@@ -693,7 +695,8 @@ def _http() -> Iterator[Row]:
                 {"header": "X-Sig", "timestampHeader": "X-Time", "signed": "{body}"})))),
         *_each("maxBodySize", (
             -1, 1.5, "1MB", "", "-1", "1.5Mi", "Ki", True, [], {}, 2**40 + 1, "1" * 13, "1ki")),
-        {"mode": "Async"},
+        *_each("mode", ("async", "", "Either", True)),
+        *_each("idempotencyWindow", ("0s", "-1s", "90", 90, "", True)),
     ]  # fmt: skip
     yield from _of("HTTPTrigger", yes, no)
 

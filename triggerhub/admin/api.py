@@ -90,7 +90,7 @@ class Api:
         return Response(await scrape(self._view), headers={"content-type": CONTENT_TYPE})
 
     async def bindings(self, _request: Request) -> Response:
-        await self._view.count_letters(only_if_quick=True)
+        await self._view.count(only_if_quick=True)
         return JSONResponse({"bindings": [binding_json(b) for b in self._view.bindings()]})
 
     async def triggers(self, _request: Request) -> Response:

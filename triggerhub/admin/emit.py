@@ -66,7 +66,7 @@ def find_binding(name: str, bindings: list[BindingView]) -> BindingView:
         names = ", ".join(view.name or f"{view.namespace}/{view.trigger}" for view in found)
         raise NotBound(409, f"{name} stands for several bindings; name one of: {names}")
     view = found[0]
-    if not view.name or view.state == "Stopping":
+    if not view.name or view.state in ("Stopping", "Unbound"):
         raise NotBound(409, f"{name} is not bound: {view.reason}: {view.message}")
     return view
 

@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from triggerhub import __version__
-from triggerhub.admin.states import Key
+from triggerhub.admin.states import Key, key_of
 from triggerhub.admin.view import View
 from triggerhub.delivery.tally import BUCKETS
 
@@ -43,6 +43,8 @@ class Readings:
     sources: Sequence[tuple[Key, float | None, Mapping[str, float], int, Mapping[str, int]]]
     """Key, lag, lag of each partition, errors, who was refused by reason."""
     letters: Sequence[tuple[Key, int]]
+    inboxes: Sequence[tuple[Key, int, int]]
+    """Key, events, bytes."""
     states: Sequence[tuple[str, int]]
     functions: Sequence[Metric] = ()
 
@@ -73,6 +75,7 @@ def read(view: View, functions: Sequence[Metric] = ()) -> Readings:
             for key, source in view.sources()
         ],
         letters=list(view.letters.items()),
+        inboxes=[(key_of(name), held.events, held.size) for name, held in view.waiting.items()],
         states=sorted(view.states().items()),
         functions=functions,
     )
@@ -142,6 +145,12 @@ def _lines(readings: Readings) -> Iterator[str]:
     yield from _family("dead_letters", "gauge", "Dead letters in the store.")
     for key, number in readings.letters:
         yield f"triggerhub_dead_letters{{{_labels(key)}}} {number}"
+    yield from _family("inbox_events", "gauge", "Accepted events that are not settled yet.")
+    for key, number, _ in readings.inboxes:
+        yield f"triggerhub_inbox_events{{{_labels(key)}}} {number}"
+    yield from _family("inbox_bytes", "gauge", "Their size.")
+    for key, _, size in readings.inboxes:
+        yield f"triggerhub_inbox_bytes{{{_labels(key)}}} {size}"
     yield from _family(
         "bindings", "gauge", "Bindings, and triggers that have none (Unbound), by state."
     )

@@ -43,6 +43,8 @@ class BindingView:
     last_error_age: float | None = None
     """Seconds since an attempt last failed."""
     dead_letters: int = 0
+    inbox: int = 0
+    """Events that were accepted into its inbox and are not settled."""
     seek: Mapping[str, str] | None = None
     """The last one that is done, as far as this process knows: ``id``, ``time``, ``positions``."""
 
@@ -103,6 +105,23 @@ def stopping(link: Link) -> BindingView:
         **counters(tally),
         last_error=link.last_error,
         seek=None,
+    )
+
+
+def held(name: str, events: int) -> BindingView:
+    """A binding that is gone, and what was accepted for it."""
+    namespace, trigger, function = key_of(name)
+    return BindingView(
+        name=name,
+        kind="",
+        namespace=namespace,
+        trigger=trigger,
+        function=function,
+        url="",
+        state="Unbound",
+        reason="Unbound",
+        message=f"{events} events wait in its inbox for its trigger and function to be there again",
+        inbox=events,
     )
 
 

@@ -15,6 +15,7 @@ from triggerhub.admin.states import (
     FunctionView,
     Key,
     counters,
+    held,
     key_of,
     settled,
     stopping,
@@ -31,14 +32,14 @@ from triggerhub.control.status import State, TriggerStatus, paused_message, seek
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
 from triggerhub.delivery.tally import Tally
-from triggerhub.store.records import DeadLetter, Store, StoreError
+from triggerhub.store.records import DeadLetter, Store, StoreError, Waiting
 
 _SAMPLES = 6
 _EVERY = 1.0
 _LEISURE = 200.0
 """Where there are many bindings: a sample waits so many times as long as the last one took."""
 _SPARING = 50.0
-"""Dead letters are counted again after so many times as long as counting took."""
+"""What the store keeps is counted again after so many times as long as counting took."""
 
 _QUICK = 0.05
 """Seconds that a count may take where somebody waits for it."""
@@ -67,6 +68,8 @@ class View:
         """Where the admin API answers, ``host:port``; set once it does."""
         self.letters: Mapping[Key, int] = {}
         """Dead letters by (namespace, trigger, function), as last counted."""
+        self.waiting: Mapping[str, Waiting] = {}
+        """What inboxes hold, by binding, as last counted."""
         self._reconciler = reconciler
         self._listeners = listeners
         self._watch = watch
@@ -77,7 +80,7 @@ class View:
         self._counting = 0.0
 
     async def watch(self) -> None:
-        """Until cancelled: count what was settled each second, and the dead letters."""
+        """Until cancelled: count what was settled each second, and what the store keeps."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recount_for_ever())
             while True:
@@ -110,6 +113,10 @@ class View:
             stopping(link)
             for name, link in links.items()
             if name not in joined and link.tally.in_flight
+        ]
+        shown = {view.name for view in views}
+        views += [
+            held(name, inbox.events) for name, inbox in self.waiting.items() if name not in shown
         ]
         return views
 
@@ -220,6 +227,7 @@ class View:
             last_error="" if link is None else link.last_error,
             last_error_age=None if failed is None else round(time.time() - failed[1], 1),
             dead_letters=self.letters.get((half.namespace, half.trigger, half.function), 0),
+            inbox=self.waiting[binding.name].events if binding.name in self.waiting else 0,
             seek=None if source is None or source.seek is None else seek_shape(source.seek),
         )
 
@@ -277,20 +285,22 @@ class View:
             "how its system is reached"
         )
 
-    async def count_letters(self, *, only_if_quick: bool = False) -> None:
-        """Count the dead letters now; ``only_if_quick``: unless that took long last time."""
+    async def count(self, *, only_if_quick: bool = False) -> None:
+        """Count dead letters, and what waits in inboxes, now; ``only_if_quick``: unless that took
+        long last time."""
         if only_if_quick and self._counting > _QUICK:
             return
         began = time.monotonic()
         # The last count stands while the store fails; who needs the store hears of it.
         with suppress(StoreError):
             self.letters = await self.store.dead_letters.counts()
+            self.waiting = await self.store.waiting()
         self._counting = time.monotonic() - began
 
     async def _recount_for_ever(self) -> None:
         while True:
             self._recount.clear()
-            await self.count_letters()
+            await self.count()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(2 * _EVERY, _SPARING * self._counting)):
                     await self._recount.wait()

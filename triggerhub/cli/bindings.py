@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from triggerhub.cli.client import DEFAULT_ADMIN, AdminOption, Hub, TokenOption
-from triggerhub.cli.output import Form, FormOption, document, number_text, seconds_text, table
+from triggerhub.cli.output import (
+    Form,
+    FormOption,
+    document,
+    lag_text,
+    number_text,
+    seconds_text,
+    table,
+)
 
 TITLES = ("TRIGGER", "KIND", "FUNCTION", "STATE", "RATE", "IN-FLIGHT", "LAG", "DEAD", "LAST ERROR")
 
@@ -17,8 +25,8 @@ def bindings(
 ) -> None:
     """What is bound: trigger, function, state, rate, lag, last error.
 
-    RATE is events per second, LAG what waits in the source (json and yaml also say in which
-    partition), DEAD the dead letters kept.
+    RATE is events per second, LAG what waits in the source or the inbox (json and yaml tell them
+    apart, and say in which partition), DEAD the dead letters kept.
 
     \b
     Examples:
@@ -42,7 +50,7 @@ def _row(binding: dict[str, Any]) -> tuple[str, ...]:
         binding["state"],
         number_text(binding["rate"]),
         number_text(binding["inFlight"]),
-        number_text(binding["lag"]),
+        lag_text(binding["lag"], binding["inbox"]),
         number_text(binding["deadLetters"]),
         trouble(binding),
     )

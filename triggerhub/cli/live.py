@@ -17,7 +17,7 @@ from rich.text import Text
 from triggerhub import __version__
 from triggerhub.admin.states import BindingView, FunctionView
 from triggerhub.admin.view import View
-from triggerhub.cli.output import number_text, plain, plural, seconds_text
+from triggerhub.cli.output import lag_text, number_text, plain, plural, seconds_text
 from triggerhub.settings import Settings
 from triggerhub.telemetry import log_to_stderr
 
@@ -162,7 +162,7 @@ def _table(bindings: Sequence[BindingView], width: int, height: int) -> Table:
             Text(binding.state, _COLOURS.get(binding.state, "red")),
             Text(number_text(binding.rate)),
             Text(str(binding.in_flight)),
-            *([Text(number_text(binding.lag))] if wide else []),
+            *([Text(lag_text(binding.lag, binding.inbox))] if wide else []),
             Text(str(binding.dead_letters), "red" if binding.dead_letters else ""),
             _trouble(binding),
         ]

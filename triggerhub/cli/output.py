@@ -99,6 +99,11 @@ def ago(moment: str) -> str:
     return seconds_text(max(0.0, (datetime.now(UTC) - then).total_seconds()))
 
 
+def lag_text(lag: float | None, inbox: int) -> str:
+    """What waits in the source and in the hub's inbox."""
+    return number_text((lag or 0) + inbox if inbox else lag)
+
+
 def number_text(value: float | None) -> str:
     """A count or a rate: ``-`` where there is none, no false precision."""
     if value is None:

@@ -10,7 +10,10 @@ _COUNTED = frozenset({"counter", "histogram", "summary"})
 
 _ONE_FOR_ALL: Mapping[str, Callable[[float, float], float]] = {
     "triggerhub_build_info": max,
-    "triggerhub_dead_letters": max,  # each worker counts the one store
+    # Each worker counts the one store.
+    "triggerhub_dead_letters": max,
+    "triggerhub_inbox_events": max,
+    "triggerhub_inbox_bytes": max,
     "process_start_time_seconds": min,
 }
 """Gauges that are not added up."""

@@ -81,7 +81,8 @@ def _binding(rows: Sequence[tuple[int, Row]], unbound: Sequence[tuple[int, Row]]
     for _, row in rows:
         parts.update(row["lagByPartition"])
     merged["lagByPartition"] = dict(parts)
-    merged["deadLetters"] = max(row["deadLetters"] for _, row in rows)
+    for name in ("deadLetters", "inbox"):
+        merged[name] = max(row[name] for _, row in rows)
     failed = [row for _, row in rows if row["lastError"]]
     if failed:
         latest = min(failed, key=_age)
