@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from triggerhub.connector import (
     Connector,
     GivenBack,
+    Intake,
     Order,
     Positions,
     Reference,
@@ -155,6 +156,7 @@ async def listening(
     in_flight: int = 64,
     grace: float = 5.0,
     values: Mapping[Reference, bytes] | None = None,
+    inbox: Intake | None = None,
     positions: Positions | None = None,
 ) -> AsyncIterator[Listening]:
     """Listen until the block is left."""
@@ -172,7 +174,7 @@ async def listening(
         in_flight=in_flight,
         grace=grace,
         positions=MemoryPositions() if positions is None else positions,
-        inbox=MemoryIntake(),
+        inbox=MemoryIntake() if inbox is None else inbox,
         report=report,
         created=datetime.now(UTC),
         values=values or {},

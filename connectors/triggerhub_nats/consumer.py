@@ -70,8 +70,8 @@ def _at_once(one: datetime, other: datetime) -> bool:
 
 def durable_of(subscription: Subscription[NATSSource]) -> str:
     """The durable's name: no dots are allowed in one, and none is taken for another's."""
-    if subscription.source.durable is not None:
-        return subscription.source.durable
+    if subscription.source.durable_name is not None:
+        return subscription.source.durable_name
     return "triggerhub_" + "_".join(
         part.replace(".", "%")
         for part in (subscription.namespace, subscription.trigger, subscription.function)

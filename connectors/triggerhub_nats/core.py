@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 import nats.errors
 from nats.aio.msg import Msg
 
-from triggerhub.connector import Subscription
+from triggerhub.connector import InboxFull, Subscription
 from triggerhub.event import Event, Outcome, Request
 from triggerhub.nats.client import Client, heed
 from triggerhub.nats.connection import Connection
@@ -41,6 +43,14 @@ _AT_MOST_ONCE = Problem(
 )
 
 
+_KEPT = Problem(
+    "KeptOnArrival",
+    "core NATS keeps nothing: what is published while no hub listens is lost. What has come is in "
+    "the inbox",
+)
+_KEPT_AT_ONCE = 512
+
+
 class CoreListener:
     """Listens once. What came outlives the connection that it came by."""
 
@@ -59,17 +69,21 @@ class CoreListener:
         self._quiet = asyncio.Event()
         self._dropped = 0
         self._last_drop = -_TELL_OF_DROPS
+        self._unkept: Problem | None = None
 
     async def run(self) -> None:
         """Listen until cancelled. Raises ListenError, and what ``emit`` raises."""
         # It drains by itself, before the window could give anything back: that would be lost.
         window = Window(replace(self._subscription, grace=0.0))
+        durable = self._subscription.source.inboxed
         try:
             async with asyncio.TaskGroup() as answering:
                 answers = answering.create_task(self._answers.run())
                 try:
-                    async with window, asyncio.TaskGroup() as tasks:
-                        emitting = tasks.create_task(self._emit(window))
+                    async with nullcontext() if durable else window, asyncio.TaskGroup() as tasks:
+                        emitting = tasks.create_task(
+                            self._keep() if durable else self._emit(window)
+                        )
                         await self._follow(emitting)
                 finally:
                     answers.cancel()
@@ -106,7 +120,9 @@ class CoreListener:
         """Tell how it goes, until the connection is lost."""
         loop = asyncio.get_running_loop()
         while not client.gone:
-            if loop.time() - self._last_drop < _TELL_OF_DROPS:
+            if self._unkept is not None:
+                self._health.wrong(self._unkept)
+            elif loop.time() - self._last_drop < _TELL_OF_DROPS:
                 self._health.well(Problem(
                     "SlowConsumer",
                     f"{self._dropped} messages were dropped so far: more come than the function "
@@ -114,7 +130,8 @@ class CoreListener:
                     "Raise inFlight, add replicas, or use a stream",
                 ))  # fmt: skip
             else:
-                self._health.well(_AT_MOST_ONCE)
+                durable = self._subscription.source.inboxed
+                self._health.well(_KEPT if durable else _AT_MOST_ONCE)
             self._subscription.report.lag(len(self._come))
             try:
                 async with asyncio.timeout(_LOOK_EVERY):
@@ -153,6 +170,42 @@ class CoreListener:
                 self._size -= len(event.data)
             self._some.clear()
             await self._some.wait()
+
+    async def _keep(self) -> None:
+        """Put what came into the inbox, in the order in which it came: all that waits at once, so
+        that it shares a sync."""
+        while True:
+            while self._come:
+                unkept = [event for event, _ in islice(self._come, _KEPT_AT_ONCE)]
+                number = len(unkept)
+                while True:
+                    unkept = await self._put(unkept)
+                    if not unkept:
+                        break
+                    await asyncio.sleep(_TRY_EVERY)
+                for _ in range(number):
+                    self._size -= len(self._come.popleft()[0].data)
+            self._quiet.set()
+            self._some.clear()
+            await self._some.wait()
+
+    async def _put(self, events: list[Event]) -> list[Event]:
+        """Those that could not be put."""
+        async with asyncio.TaskGroup() as tasks:
+            puts = [tasks.create_task(self._put_one(event)) for event in events]
+        unkept = [event for event, put in zip(events, puts, strict=True) if not put.result()]
+        if not unkept:
+            self._unkept = None
+        return unkept
+
+    async def _put_one(self, event: Event) -> bool:
+        try:
+            await self._subscription.inbox.put(event)
+        except OSError as error:
+            reason = "InboxFull" if isinstance(error, InboxFull) else "InboxUnavailable"
+            self._unkept = Problem(reason, f"messages cannot be made safe, so they wait: {error}")
+            return False
+        return True
 
     def _settled(self, debt: int, outcome: Outcome) -> None:
         if debt:

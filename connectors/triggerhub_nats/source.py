@@ -134,12 +134,16 @@ class SubjectForLetters(LetterPlaces):
 
 
 _STREAMS_ONLY = ("durable", "startFrom", "confirmAcks", "maxAckPending", "seek", "cleanup")
-_CORE_ONLY = ("queue", "reply")
+_CORE_ONLY = ("queue", "reply", "durable: true")
 
 
 def _given(source: NATSSource, names: tuple[str, ...]) -> list[str]:
     """Those that are set; ``reply``: to who asks."""
-    values = source.model_dump(by_alias=True) | {"reply": source.reply is True}
+    values = source.model_dump(by_alias=True) | {
+        "reply": source.reply is True,
+        "durable": source.durable_name,
+        "durable: true": source.inboxed,
+    }
     return [name for name in names if values[name] not in (None, False, Cleanup.KEEP)]
 
 
@@ -186,10 +190,10 @@ class NATSSource(SourceModel):
             _both_subjects,
         ),
         Rule(
-            # An API server's rules cannot see startFrom, which may be of several types.
-            "has(self.stream) || !(has(self.durable) || has(self.maxAckPending) || "
-            "self.confirmAcks || has(self.seek) || self.cleanup == 'Delete')",
-            "expected durable, maxAckPending, confirmAcks, seek, cleanup only with stream",
+            # An API server's rules cannot see startFrom and durable, which may be of several types.
+            "has(self.stream) || !(has(self.maxAckPending) || self.confirmAcks || "
+            "has(self.seek) || self.cleanup == 'Delete')",
+            "expected maxAckPending, confirmAcks, seek, cleanup only with stream",
             _without_a_stream,
         ),
         Rule(
@@ -226,11 +230,12 @@ class NATSSource(SourceModel):
         default="Subject",
         description="What order: Key means: a message's subject, or {header: …}.",
     )
-    durable: Annotated[str, _NAME] | None = Field(
+    durable: Annotated[str, _NAME] | bool | None = Field(
         default=None,
         description="JetStream: the durable consumer. Default: one of the binding's own, "
         "triggerhub_<namespace>_<trigger>_<function>. Bindings that name one share its messages "
-        "among them.",
+        "among them. Core: true, each message is made safe in the hub's inbox before it is "
+        "delivered.",
     )
     start_from: Literal["All", "New", "Last"] | Start | None = Field(
         default=None,
@@ -280,6 +285,23 @@ class NATSSource(SourceModel):
         if wrong := _answers_itself(self):
             raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
         return self
+
+    @model_validator(mode="after")
+    def _who_asks_gets_an_answer_or_it_is_kept(self) -> NATSSource:
+        if self.inboxed and self.reply is True:
+            wrong = "found both durable: true and reply: true, expected at most one of them"
+            raise PydanticCustomError("choice", "{wrong}", {"wrong": wrong})
+        return self
+
+    @property
+    def inboxed(self) -> bool:
+        """Whether each message goes into the hub's inbox."""
+        return self.durable is True
+
+    @property
+    def durable_name(self) -> str | None:
+        """Of the consumer, where it is named."""
+        return self.durable if isinstance(self.durable, str) else None
 
     @property
     def subject_names(self) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ def differences() -> list[Difference]:
     ]  # fmt: skip
     start = "NATS: `startFrom` without `stream`"
     buried = "NATS: dead letters to a subject that a `*` in `subjects` stands for"
+    durable = "NATS: `durable` of the other kind, or `durable: true` with `reply: true`"
     asked = "NATS: `reply` that the trigger cannot give or would read itself, or to an inbox"
     at_noon = SOURCES["CronTrigger"]
     return [
@@ -81,6 +82,9 @@ def differences() -> list[Difference]:
         Difference(zone, trigger("CronTrigger", at_noon | {"timeZone": "Mars/Base"}), False, True),
         Difference(start, trigger("NATSTrigger", {"subject": "a", "startFrom": "New"}),
                    False, True),
+        *(Difference(durable, trigger("NATSTrigger", source), False, True) for source in (
+            {"subject": "a", "durable": "d"}, {"stream": "a", "durable": True},
+            {"subject": "a", "durable": True, "reply": True})),
         Difference(asked, trigger("NATSTrigger", {"stream": "a", "reply": True}), False, True),
         Difference(buried, trigger("NATSTrigger", {"subjects": ["b", "*.b"]},
                                    delivery={"deadLetter": {"subject": "a.b"}}), False, True),
@@ -452,6 +456,7 @@ def _nats() -> Iterator[Row]:
             "All", "New", "Last", None, {"sequence": 1}, {"time": TIME}))),
         stream | {"durable": "d-1", "maxAckPending": 1, "confirmAcks": True},
         stream | {"confirmAcks": False, "reply": False},
+        core | {"durable": True, "queue": "q"}, core | {"durable": False},
         core | {"queue": "q.1", "reply": True}, core | {"key": "Subject"},
         *(one | {"reply": {"subject": "b.c"}} for one in (core, stream)),
         stream | {"cleanup": "Delete"}, core | {"cleanup": "Keep", "seek": None},
@@ -471,7 +476,7 @@ def _nats() -> Iterator[Row]:
         *(core | {"servers": servers} for servers in (
             [], "a:1", ["http://a:1"], ["nats://"], ["a:0"], ["a:70000"], ["u:p@a:1"], ["a:1,b"])),
         *(core | one for one in (
-            {"durable": "d"}, {"maxAckPending": 5}, {"confirmAcks": True},
+            {"durable": 1}, {"maxAckPending": 5}, {"confirmAcks": True},
             {"cleanup": "Delete"}, {"seek": {"id": "a", "to": "All"}})),
         stream | {"queue": "q"}, stream | {"durable": "a.b"}, stream | {"cleanup": "Drop"},
         *(core | {"reply": reply} for reply in (
