@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 
 import triggerhub_cron.source
+import triggerhub_http.edge
 import triggerhub_http.security
 import triggerhub_http.source
 import triggerhub_kafka.source
@@ -22,6 +23,7 @@ from triggerhub.fields import IPV6, PORT, Checked, Rule, Text, cel_text
 MODULES = (
     scalars,
     triggerhub_cron.source,
+    triggerhub_http.edge,
     triggerhub_http.security,
     triggerhub_http.source,
     triggerhub_kafka.source,

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
+from triggerhub_http.batches import events_of, serve_each
+from triggerhub_http.bodies import Gone, read_body
 from triggerhub_http.deferred import STATUS
-from triggerhub_http.gate import NOTHING_ASKED, Entry, Gate
+from triggerhub_http.gate import admitted
 from triggerhub_http.listener import RETRY, Listener
 from triggerhub_http.messages import Head, Refusal, read_head, reply_fields, to_event
 from triggerhub_http.routes import Claim, PathError, Routes
 from triggerhub_http.server import Server
+from triggerhub_http.sharing import meant
 from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
 
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
 
 _SUCCESSION = 1.0
 """Seconds."""
-_PASSED_OVER = 16 * 1024
-"""Bytes of a body that is read and dropped for the connection's sake."""
 
 
 class HTTPConnector:
@@ -139,11 +140,11 @@ class HTTPConnector:
             )
             await send({"type": "http.response.start", "status": reply.status, "headers": fields})
             await send({"type": "http.response.body", "body": reply.body, "more_body": False})
-        except (asyncio.CancelledError, _Gone):
+        except (asyncio.CancelledError, Gone):
             return
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Reply:
-        """Raises ``Refusal`` or ``_Gone``."""
+        """Raises ``Refusal`` or ``Gone``."""
         client = scope["client"]
         head = read_head(
             scope["headers"], scope["http_version"], client[0].encode() if client else b"unknown"
@@ -152,31 +153,82 @@ class HTTPConnector:
         if path[0] != "/" or not query.isascii():
             message = "found a malformed target, expected a path"
             raise Refusal(400, "BadRequest", message, close=True)
+        if method == "OPTIONS" and (reply := await self._agreed(head, path)) is not None:
+            return reply
         asked = path.startswith(STATUS)
         find = self._asked if asked else self._routed
         listener, rest = await find(head, method, path)
-        entry = NOTHING_ASKED
-        if listener.gate is not None:
-            entry = await _admitted(listener.gate, head, client[0] if client else "")
-        body = await _read_body(receive, head.length, listener.max_body) if head.body else b""
+        try:
+            deliver = self._told if asked else self._delivered
+            reply = await deliver(listener, rest, head, scope, receive)
+        except Refusal as refusal:
+            refusal.reply = listener.sharing.told(head, refusal.reply)
+            raise
+        return listener.sharing.told(head, reply)
+
+    async def _agreed(self, head: Head, path: str) -> Reply | None:
+        """What is answered to who asks whether another request may come; None: nobody asks that,
+        or the function is to say it."""
+        wanted = meant(head)
+        if not wanted:
+            return None
+        try:
+            listener, _ = await self._routed(head, wanted, path)
+        except Refusal:
+            return None
+        return listener.sharing.agreed(head)
+
+    async def _told(
+        self,
+        listener: Listener,
+        rest: str,
+        head: Head,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+    ) -> Reply:
+        """What became of an event. Raises ``Refusal`` or ``Gone``."""
+        entry = await admitted(listener.gate, head, scope["client"])
+        body = await read_body(receive, head.length, listener.max_body) if head.body else b""
         await entry.check(body)
         with entry:
-            if asked:
-                reply = await listener.status(rest)
-                entry.status = reply.status
-                return reply
-            if listener.stopping:
-                # It began to stop after it let this request in; nobody else's trigger did.
-                name = listener.claim.name
-                listener, rest = await self._routed(head, method, path)
-                if listener.claim.name != name:
-                    raise Refusal(503, "Stopping", "its trigger stopped: try again", RETRY)
-            request = Request(
-                method=method, path=rest, query=query.decode(), headers=tuple(head.kept)
-            )
-            reply = await listener.serve(head, to_event(listener.name, head, request, path, body))
+            reply = await listener.status(rest)
             entry.status = reply.status
             return reply
+
+    async def _delivered(
+        self,
+        listener: Listener,
+        rest: str,
+        head: Head,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+    ) -> Reply:
+        """Raises ``Refusal`` or ``Gone``."""
+        method, path = scope["method"], scope["raw_path"].decode()
+        entry = await admitted(listener.gate, head, scope["client"])
+        with listener.turnstile:
+            body = await read_body(receive, head.length, listener.max_body) if head.body else b""
+            await entry.check(body)
+            with entry:
+                if listener.stopping:
+                    # It began to stop after it let this request in; nobody else's trigger did.
+                    name = listener.claim.name
+                    listener, rest = await self._routed(head, method, path)
+                    if listener.claim.name != name:
+                        raise Refusal(503, "Stopping", "its trigger stopped: try again", RETRY)
+                request = Request(
+                    method=method,
+                    path=rest,
+                    query=scope["query_string"].decode(),
+                    headers=tuple(head.kept),
+                )
+                if head.batch:
+                    reply = await serve_each(listener, head, events_of(request, body))
+                else:
+                    event = to_event(listener.name, head, request, path, body)
+                    reply = await listener.serve(head, event)
+                entry.status = reply.status
+                return reply
 
     async def _routed(self, head: Head, method: str, path: str) -> tuple[Listener, str]:
         """Who serves it, and what follows the prefix in the path. While a listener drains, another
@@ -208,42 +260,6 @@ class HTTPConnector:
             message = f"{path} does not take {method}, expected GET"
             raise Refusal(405, "MethodNotAllowed", message, (b"allow", b"GET, HEAD"))
         return listener, rest
-
-
-async def _admitted(gate: Gate, head: Head, peer: str) -> Entry:
-    """Raises ``Refusal``: one that ends the connection where a body comes that nobody wants."""
-    try:
-        return await gate.admit(head, peer)
-    except Refusal as refusal:
-        refusal.close = head.body and not 0 < head.length <= _PASSED_OVER
-        raise
-
-
-class _Gone(Exception):  # noqa: N818 - a fact about the client
-    """The client went away before its request was read."""
-
-
-async def _read_body(receive: ASGIReceiveCallable, length: int, limit: int) -> bytes:
-    """``length``: as announced, 0 where it is not. Raises ``Refusal`` (413) or ``_Gone``."""
-    if length > limit:
-        raise _too_large(f"{length} bytes", limit)
-    pieces: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise _Gone
-        piece, more = message["body"], message["more_body"]
-        size += len(piece)
-        if size > limit:
-            raise _too_large("longer", limit)
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _too_large(found: str, limit: int) -> Refusal:
-    message = f"the body is {found}, expected at most {limit} bytes"
-    return Refusal(413, "BodyTooLarge", message, close=True)
 
 
 def _unserved(host: str, path: str, method: str, allowed: set[str]) -> Refusal:

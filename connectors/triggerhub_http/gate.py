@@ -18,6 +18,8 @@ from triggerhub_http.signatures import Replays, Signatures, Stated, Unsigned
 from triggerhub_http.source import HTTPSource
 
 _RETRY = (b"retry-after", b"1")
+_PASSED_OVER = 16 * 1024
+"""Bytes of a body that is read and dropped for the connection's sake."""
 _LARGE = 256 * 1024
 """Bytes of a body whose signature is not checked on the event loop."""
 
@@ -170,3 +172,15 @@ class Entry:
 
 
 NOTHING_ASKED = Entry(None)
+
+
+async def admitted(gate: Gate | None, head: Head, client: tuple[str, int] | None) -> Entry:
+    """``client``: address and port. Raises Refusal: one that ends the connection where a body
+    comes that nobody wants."""
+    if gate is None:
+        return NOTHING_ASKED
+    try:
+        return await gate.admit(head, client[0] if client else "")
+    except Refusal as refusal:
+        refusal.close = head.body and not 0 < head.length <= _PASSED_OVER
+        raise

@@ -10,9 +10,11 @@ from triggerhub.connector import GivenBack, InboxFull, Subscription
 from triggerhub.event import Event, Outcome, Reply, Settled
 from triggerhub_http.deferred import Deferred
 from triggerhub_http.gate import Gate
+from triggerhub_http.limits import Turnstile
 from triggerhub_http.messages import Head, Refusal
 from triggerhub_http.preferences import NONE, read_preferences
 from triggerhub_http.routes import Claim
+from triggerhub_http.sharing import Sharing
 from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
 
@@ -42,6 +44,8 @@ class Listener:
         self.name = f"/http/{subscription.namespace}/{subscription.trigger}"
         """The events' source."""
         self.max_body = source.max_body
+        self.sharing = Sharing(source)
+        self.turnstile = Turnstile(source.limits, subscription.report.turned_away)
         self.gate: Gate | None = None
         """What is asked of whoever calls; None: nothing."""
         if source.auth is not None or source.signature is not None:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from json import dumps
 from urllib.parse import unquote
 
-from triggerhub.cloudevents import STRUCTURED, CloudEventError, decode
+from triggerhub.cloudevents import BATCH, STRUCTURED, CloudEventError, decode
 from triggerhub.event import EMPTY, Event, Reply, Request
 from triggerhub_http.ulid import Clock, chance
 
@@ -95,9 +95,15 @@ class Head:
         )
 
     @property
+    def batch(self) -> bool:
+        """Several, by the media type (CloudEvents, HTTP binding, section 3.3)."""
+        kind = self.content_type
+        return kind is not None and kind.partition(";")[0].strip().lower() == BATCH
+
+    @property
     def named(self) -> bool:
         """The request says itself which event it is."""
-        return bool(self.idempotency_key or self.event_id) or self.cloud_event
+        return bool(self.idempotency_key or self.event_id) or self.cloud_event or self.batch
 
 
 def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head:

@@ -11,6 +11,7 @@ from triggerhub.connector import SourceModel
 from triggerhub.durations import Duration
 from triggerhub.exposure import Expose, Exposed
 from triggerhub.fields import Rule, Text, expected
+from triggerhub_http.edge import CORS, Limits, Webhook
 from triggerhub_http.security import Auth, Signature
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -124,6 +125,15 @@ class HTTPSource(SourceModel):
     auth: Auth | None = Field(default=None, description="Who may call. Default: everybody.")
     signature: Signature | None = Field(
         default=None, description="What must be signed by its sender. Default: nothing."
+    )
+    limits: Limits | None = Field(
+        default=None, description="How often and how many at once. Default: as inFlight allows."
+    )
+    cors: CORS | None = Field(
+        default=None, description="Pages of other origins that may call. Default: the function's."
+    )
+    webhook: Webhook | None = Field(
+        default=None, description="Senders of CloudEvents that may ask for leave. Default: none."
     )
     expose: Expose | None = Field(
         default=None,

@@ -627,6 +627,11 @@ def _http() -> Iterator[Row]:
     kept: Body = {"secretRef": {"name": "callers", "key": "tokens"}}
     issuer: Body = {"issuer": "https://login.example", "audiences": ["hub"]}
     jwt = issuer | {"jwks": kept}
+    strange: list[Body] = [
+        {"origins": []}, {"origins": ["a.example"]}, {"origins": ["https://a/"]},
+        {"origins": ["https://*"]}, {"credentials": True}, {"maxAge": 5}, {"origins": "*"},
+        {"headers": ["a b"]}, {"methods": ["GET"]}, {"origins": ["https://a:0"]},
+    ]  # fmt: skip
     unfit: list[Body] = [
         {"ca": kept}, {"audiences": []}, {"audiences": "hub"}, {"audiences": [""]}, {"issuer": ""},
         {"algorithms": []}, {"algorithms": ["none"]}, {"algorithms": "ES256"}, {"clockSkew": "0s"},
@@ -658,6 +663,13 @@ def _http() -> Iterator[Row]:
             {"hmac": {"header": "X-Sig", "timestampHeader": "T", "signed": "{timestamp}:{body}",
                       "algorithm": "SHA1", "encoding": "Base64", "prefix": "v1="}})),
         {"signature": {"env": "SECRET", "preset": "Stripe", "hmac": None, "secretRef": None}},
+        *({"limits": limits} for limits in (
+            {"rate": 1}, {"concurrent": 5}, {"rate": 5, "per": "1m", "burst": 1}, None)),
+        *({"cors": {"origins": ["*"]} | cors} for cors in (
+            {}, {"origins": ["https://a.example:8443", "http://*.b.example", "null"]},
+            {"headers": ["*", "X_a"], "exposeHeaders": [], "maxAge": "1h"},
+            {"origins": ["https://a"], "credentials": True})),
+        *({"webhook": {"origins": [name]}} for name in ("*", "a", "Emitter.example.com")),
         *_each("mode", ("Sync", "Async", "Prefer", None)),
         *_each("idempotencyWindow", ("90s", "24h", "1m30s", None)),
     ]  # fmt: skip
@@ -686,6 +698,11 @@ def _http() -> Iterator[Row]:
             *({"addresses": {"allow": [network]}} for network in (
                 "", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.256", "010.0.0.1", "::1/129",
                 "fe80::1%eth0", "10.0.0.0/8 ", "::g", "1::2::3", 5, None)))),
+        *({"limits": limits} for limits in (
+            {}, {"burst": 5}, {"rate": 0}, {"rate": 1.5}, {"concurrent": "5"}, {"rate": 10**7}, 5)),
+        *({"cors": {"origins": ["*"]} | cors} for cors in strange),
+        *_each("webhook", (
+            {}, {"origins": []}, {"origins": ["*.a"]}, {"origins": ["a b"]}, {"rate": 5})),
         *({"signature": signed} for signed in (
             {}, kept, {"preset": "GitHub"}, kept | {"preset": "Gitlab"}, kept | {"preset": "slack"},
             kept | {"env": "SECRET", "preset": "GitHub"}, kept | {"preset": None}, "GitHub",
