@@ -1,7 +1,7 @@
 """`make bench`: every measurement, beside what it must reach.
 
-    python -m bench [transport] [http] [kafka] [kafka-idle] [kinesis] [nats] [cron] [workers]
-                    [start] [kubernetes]
+    python -m bench [transport] [http] [http-async] [kafka] [kafka-idle] [kinesis] [nats] [cron]
+                    [workers] [start] [kubernetes]
 
 One run on one machine: compare rows of one run with each other, not of two.
 """
@@ -14,7 +14,7 @@ import sys
 from bench.measure import machine
 
 PARTS = (
-    "transport", "http", "kafka", "kafka-idle", "kinesis", "nats", "cron", "workers",
+    "transport", "http", "http-async", "kafka", "kafka-idle", "kinesis", "nats", "cron", "workers",
     "start", "kubernetes",
 )  # fmt: skip
 

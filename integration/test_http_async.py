@@ -14,8 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from integration.function import ACCEPT, Answer, Call, answering, reply
 from integration.hub import Hub, function, running, trigger
+from integration.servers import Nats
 
 
 def connect(hub: Hub) -> http.client.HTTPConnection:
@@ -172,6 +175,41 @@ def test_a_repeat_is_one_event_and_a_caller_may_wait_for_its_outcome(tmp_path: P
         assert [call.id for call in handle.calls if call.body == b"x"] == ["order-7"]
         (letter,) = hub.letters()
         assert letter["reason"] == "Rejected"
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A server of the test's own, started: what a store leaves in it is in nobody's way."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_of_two_hubs_on_one_store_the_other_delivers_what_a_killed_one_had_accepted(
+    own: Nats, tmp_path: Path
+) -> None:
+    accepted: list[str] = []
+    store = ("--store", f"nats://{own.server}")
+    with (
+        answering(lambda call: reply(200, after=0.01)) as handle,
+        running(tmp_path / "one", *store, start=False) as one,
+        running(tmp_path / "other", *store, start=False) as other,
+    ):
+        for hub in (one, other):
+            hub.write("f.yaml", function("handle", handle.url), web())
+            hub.start()
+        with posting(one, 8, accepted.append):
+            one.wait(lambda: len(accepted) > 200, "accepted requests")
+            one.kill9()
+        other.wait(
+            lambda: set(accepted) <= {call.id for call in handle.calls if call.accepted},
+            "delivery of all that was accepted",
+            60.0,
+        )
+        assert len(set(accepted)) == len(accepted)
 
 
 def test_workers_share_an_inbox_and_keep_the_order_of_keys(tmp_path: Path) -> None:
