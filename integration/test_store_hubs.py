@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
@@ -169,6 +170,46 @@ def test_dead_letters_are_those_of_all_hubs_and_are_read_while_all_are_down(
         assert [letter["id"] for letter in left] == [listed[1]["id"]]
         shown = triggerhub("dlq", "show", listed[1]["id"], "--store", url)
         assert "Last answer   status 400" in shown
+
+
+def post(hub: Hub, body: str, key: str) -> int:
+    request = Request(
+        f"http://{hub.listen}/in", body.encode(), {"Idempotency-Key": key}, method="POST"
+    )
+    with urlopen(request, timeout=30) as answer:
+        status: int = answer.status
+        return status
+
+
+def test_requests_that_one_hub_took_are_delivered_by_another_when_it_is_killed(
+    tmp_path: Path, nats: Nats
+) -> None:
+    healthy: list[bool] = []
+    with (
+        answering(lambda call: ACCEPT if healthy else reply(503)) as target,
+        hubs(
+            tmp_path,
+            url_of(nats),
+            function("handle", target.url),
+            trigger(
+                "HTTPTrigger", "in", "handle", {"path": "/in", "mode": "Async"},
+                retry={"initial": "50ms", "max": "1s"},
+            ),
+        ) as (one, two),
+    ):  # fmt: skip
+        for number in range(20):
+            assert post(one, f"{number}", f"key {number}") == 202
+        # A sender that tries again comes to another hub.
+        for number in range(5):
+            assert post(two, f"{number}", f"key {number}") == 202
+        eventually(lambda: bool(target.calls), "a delivery under way")
+        one.kill9()
+        healthy.append(True)
+        for number in range(20, 25):
+            assert post(two, f"{number}", f"key {number}") == 202
+        eventually(lambda: len({c.body for c in target.accepted}) == 25, "all of them", within=90)
+        assert len(target.accepted) == 25
+        assert two.stop() == 0
 
 
 def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by_itself(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from integration import nats_tools as tools
+from integration.nats_cluster import NatsCluster
 from integration.proxy import Proxy, proxy
 from integration.servers import Nats
 from tests.store.test_store_contract import _letter
@@ -126,6 +127,66 @@ class TestTrouble:
         assert sorted(one.id for one in stored) == [
             each for each in found if each in {one.id for one in stored}
         ]
+
+    def test_three_servers_of_which_one_is_killed_lose_nothing_and_count_right(
+        self, tmp_path: Path
+    ) -> None:
+        """The counter is raised by compare-and-set: what was done twice, or not, would show."""
+        cluster = NatsCluster(tmp_path)
+        url = f"nats://{cluster.server}?replicas=3&deadLetters=64Mi&inbox=64Mi"
+        stored: list[DeadLetter] = []
+        raised = [0]
+        unsure = [0]
+        done = asyncio.Event()
+
+        async def work(store: JetStreamStore) -> None:
+            positions = store.positions("a.b.c")
+            while not done.is_set():
+                one = letter(2_000)
+                try:
+                    await store.dead_letters.add(one)
+                    stored.append(one)
+                    kept = (await positions.load()).get("n", Position("0", 0))
+                except StoreError:
+                    continue
+                try:
+                    count = str(int(kept.value) + 1)
+                    await positions.save("n", count, expect=kept.revision)
+                    raised[0] += 1
+                except StoreError:
+                    unsure[0] += 1
+                except PositionConflict:
+                    pass
+
+        async def story() -> None:
+            async with JetStreamStore(url) as one, JetStreamStore(url) as two:
+                async with asyncio.TaskGroup() as tasks:
+                    for store in (one, two):
+                        tasks.create_task(work(store))
+                    for stream in ("KV_triggerhub-positions", "triggerhub-dead-letters"):
+                        await more(20)
+                        leader = await asyncio.to_thread(cluster.leader, stream)
+                        node = cluster.nodes[leader]
+                        await asyncio.to_thread(node.kill9)
+                        await more(20)
+                        await asyncio.to_thread(node.start)
+                    done.set()
+                found = await one.dead_letters.list(EVERYTHING, limit=100_000)
+                assert {each.id for each in stored} <= {each.id for each in found}
+                count = int((await two.positions("a.b.c").load())["n"].value)
+                assert raised[0] <= count <= raised[0] + unsure[0]
+
+        async def more(number: int) -> None:
+            before = raised[0]
+            async with asyncio.timeout(90):
+                while raised[0] < before + number:
+                    await asyncio.sleep(0.01)
+
+        try:
+            cluster.start()
+            asyncio.run(story())
+        finally:
+            cluster.stop()
 
     def test_a_save_whose_answer_was_lost_is_done_once(self, nats: Nats, url: str) -> None:
         async def save(between: Proxy) -> None:

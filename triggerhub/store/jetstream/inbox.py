@@ -17,7 +17,7 @@ from triggerhub.store.codec import entry_of, entry_text
 from triggerhub.store.jetstream.names import text_of, word
 from triggerhub.store.jetstream.pieces import Pieces
 from triggerhub.store.jetstream.server import Changed, Full, Message, Server, together
-from triggerhub.store.jetstream.streams import DAY, Stream, Streams
+from triggerhub.store.jetstream.streams import Stream, Streams
 from triggerhub.store.records import Entry, Put, Room, StoreError, Waiting
 
 ENTRY = "entry"
@@ -83,12 +83,10 @@ class JetStreamInbox:
         """Where entries lie that were put or read here."""
 
     async def put(self, event: Event, *, once: str = "", window: float = 0.0) -> Put:
-        """Stored by JetStream when it returns. ``window``: a day at most. Raises ``InboxFull``,
-        ``StoreError``; ValueError for another window."""
+        """Stored by JetStream when it returns. ``window``: a week at most, and as one where it is
+        longer. Raises ``InboxFull``, ``StoreError``."""
         if not once:
             return Put(await self._put(event, secrets.token_hex(12)), fresh=True)
-        if not 0 <= window <= DAY:
-            raise ValueError(f"a window of {window!r} s: expected at most {DAY}")
         return await self._put_once(event, self._key(once), window)
 
     async def read(

@@ -128,6 +128,5 @@ def streams_of(place: Place, *, read_only: bool = False) -> Streams:
              "discard": "old"},
         ),
         stream("inbox", {"max_bytes": place.inbox}),
-        # What would be the longest window is over by then.
-        bucket("once", {"max_bytes": 256 * 2**20, "max_age": 2 * DAY * 10**9, "discard": "old"}),
+        bucket("once", {"max_bytes": 256 * 2**20, "max_age": 7 * DAY * 10**9, "discard": "old"}),
     )  # fmt: skip
