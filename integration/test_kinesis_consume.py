@@ -16,13 +16,14 @@ import pytest
 
 from integration import kinesis_tools as tools
 from integration.fakes import Handle, Listening, eventually, listening
-from integration.kinesis_proxy import faults
+from integration.kinesis_proxy import Call, faults
 from integration.kinesis_servers import KEY_ID, REGION, SECRET, Kinesis
 from tests.kpl import aggregate
-from triggerhub.connector import Installation, Order
+from triggerhub.connector import Installation, Order, PositionConflict
 from triggerhub.event import Event
 from triggerhub.testing.fakes import MemoryPositions, MemoryStore, RecordingReport, subscription
 from triggerhub_kinesis import KinesisConnector, KinesisSource
+from triggerhub_kinesis.holdings import TTL
 
 _numbers = itertools.count()
 
@@ -135,11 +136,18 @@ async def test_latest_is_where_the_trigger_turned_ready(orders: Place) -> None:
 
 
 async def test_latest_is_exact_while_the_listener_lives(orders: Place) -> None:
-    await orders.put("before")
-    async with orders.listening(fields={"startFrom": "Latest"}) as running:
-        await running.connected()
-        await orders.put("after")
-        await running.accepted(1)
+    async def put_just_before(call: Call) -> None:
+        if call.arguments["ShardIteratorType"] == "LATEST":
+            await orders.put("before")
+
+    with faults(orders.endpoint) as aws:
+        aws.inject(put_just_before, "GetShardIterator")
+        async with orders.listening(
+            fields={"startFrom": "Latest", "endpoint": aws.endpoint}
+        ) as running:
+            await running.connected()
+            await orders.put("after")
+            await running.accepted(1)
     assert running.emit.data() == [b"after"]
 
 
@@ -206,21 +214,25 @@ async def test_shards_are_shared_and_handed_over_without_a_repetition(kinesis: K
     place = await Place(kinesis.endpoint).create(shards=4)
 
     async def slowly(event: Event) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.4)
+
+    async def flow() -> None:
+        while True:
+            await place.counted(KEYS)
+            await asyncio.sleep(0.5)
 
     async with place.listening(slowly) as one:
-        await place.counted(KEYS, 20)
         await eventually(lambda: len(one.report.parts) == 4, "all four")
-        async with place.listening(slowly) as two:
-            await place.counted(KEYS, 20)
-            await eventually(
-                lambda: len(one.report.parts) == len(two.report.parts) == 2, "two each"
-            )
-            assert one.report.parts.keys().isdisjoint(two.report.parts)
-            await place.counted(KEYS, 20)
-            await eventually(lambda: len(two.emit.accepted) > 20, "some by the second")
-        await place.counted(KEYS, 5)
-        await eventually(lambda: len(one.report.parts) == 4, "all four again")
+        async with asyncio.TaskGroup() as tasks:
+            flowing = tasks.create_task(flow())
+            async with place.listening(slowly) as two:
+                await eventually(
+                    lambda: len(one.report.parts) == len(two.report.parts) == 2, "two each"
+                )
+                assert one.report.parts.keys().isdisjoint(two.report.parts)
+                await two.accepted(20)
+            await eventually(lambda: len(one.report.parts) == 4, "all four again")
+            flowing.cancel()
         both = one.emit, two.emit
         await eventually(
             lambda: sum(len(emit.accepted) for emit in both) >= place.sent(), "all", 60
@@ -284,19 +296,38 @@ async def test_a_process_that_hung_cannot_move_the_checkpoint(orders: Place) -> 
     assert running.emit.data() == [b"a", b"b", b"a", b"b"]
 
 
-async def test_what_is_taken_over_from_a_dead_process_comes_within_15_seconds(
-    orders: Place,
-) -> None:
-    theirs = MemoryPositions(orders.store)
+async def test_what_is_taken_over_from_a_dead_process_is_its_own_no_more(orders: Place) -> None:
+    shard, theirs = "shard/shardId-000000000000", MemoryPositions(orders.store)
     async with orders.listening() as running:
         await running.connected()
     await theirs.save("member/dead", "7")
-    assert await theirs.claim("shard/shardId-000000000000", 8.0)
-    await orders.put("a")
+    assert await theirs.claim(shard, 8.0)
+    place = orders.store.positions[shard]
     async with orders.listening() as running:
         began = asyncio.get_running_loop().time()
-        await running.accepted(1, within=40)
+        await eventually(lambda: len(running.report.parts) == 1, "the shard", within=40)
         print(f"taken over after {asyncio.get_running_loop().time() - began:.1f} s")
+        with pytest.raises(PositionConflict):
+            await theirs.save(shard, place.value, expect=place.revision)
+        await orders.put("a")
+        await running.accepted(1)
+
+
+async def test_what_takes_long_to_end_is_not_begun_by_another_meanwhile(orders: Place) -> None:
+    """Longer than a claim lasts without being renewed."""
+
+    async def long(event: Event) -> None:
+        await asyncio.sleep(TTL + 3)
+
+    await orders.put("a")
+    async with orders.listening(long, grace=60.0) as one:
+        await eventually(lambda: len(one.emit.begun) == 1, "a delivery")
+        async with orders.listening() as two:
+            await two.connected()
+            await one.stop()
+            await orders.put("b")
+            await two.accepted(1)
+    assert (one.emit.data(), two.emit.data()) == ([b"a"], [b"b"])
 
 
 async def test_a_part_of_an_aggregated_record_is_no_checkpoint(orders: Place) -> None:
