@@ -87,6 +87,7 @@ class Story:
             assert 0 <= one.in_flight <= _IN_FLIGHT
         again = len(calls) - len({call.body for call in calls})
         print(f"{len(flow.sent)} messages, 0 lost, {again} accepted twice")
+        assert again == 0
 
 
 @contextmanager

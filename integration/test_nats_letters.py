@@ -268,6 +268,31 @@ def test_a_server_that_goes_away_holds_letters_up_and_gets_each_once(
     assert sorted(m.data for m in found) == sorted(flow.sent)
 
 
+def test_a_hub_that_is_killed_while_it_lays_letters_down_leaves_each_once(
+    nats: Nats, tmp_path: Path
+) -> None:
+    flow = Flow(nats, ack_wait=2)
+    dead = made(nats, f"dead{flow.name}")
+    with answering(refuse) as target, running(tmp_path, start=False) as hub:
+        hub.write("f.yaml", function("f", target.url))
+        letters = {"deadLetter": {"subject": f"{dead}.x"}}
+        hub.write("t.yaml", flow.trigger("f", inFlight=16, **letters))
+        hub.start()
+        with flow.flowing(per_second=100):
+            for _ in range(2):
+                seen = len(target.calls)
+                hub.wait(lambda seen=seen: len(target.calls) > seen + 60, "flow")  # type: ignore[misc]
+                hub.kill9()
+                hub.start(ready=False)
+        hub.wait(lambda: flow.unsettled() == 0, "the last one", 60)
+        listed = json.loads(command(hub, "dlq", "list", "--limit", "100000", "-o", "json"))
+        assert hub.stop() == 0
+    found = asyncio.run(tools.messages(nats.server, dead))
+    assert sorted(m.data for m in found) == sorted(flow.sent)
+    assert len({letter["event"]["id"] for letter in listed}) == len(flow.sent)
+    print(f"{len(flow.sent)} events, {len(target.calls)} attempts, {len(found)} letters")
+
+
 def test_a_core_subjects_letters_lie_in_a_stream_too(nats: Nats, tmp_path: Path) -> None:
     flow = Flow(nats, core=True)
     dead = made(nats, f"dead{flow.name}")

@@ -52,7 +52,7 @@ class Writing:
             client = await reached_by(connection)
             stream = await self._stream_of(client, (access, subject))
             if subscription.source.reads_in(stream, subject):
-                del self._streams[access, subject]
+                self._streams.pop((access, subject), None)
                 raise untaken.in_itself(subject, stream)
             kept = await self._keep(client, access, stream, message)
             if kept.duplicate and await self._is_gone(client, kept, subject):
@@ -68,7 +68,7 @@ class Writing:
             stream = await self._stream_if_any(client, (access, message.subject), source)
             if stream:
                 if source.reads_in(stream, message.subject):
-                    del self._streams[access, message.subject]
+                    self._streams.pop((access, message.subject), None)
                     raise untaken.in_itself(message.subject, stream)
                 await self._keep(client, access, stream, message)
                 return
