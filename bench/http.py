@@ -175,13 +175,14 @@ def probe(port: int, sink: str) -> None:
     )  # fmt: skip
 
 
-def wrk(url: str, seconds: int, post: bool) -> float:
-    """Requests per second."""
+def wrk(url: str, seconds: int, post: bool, field: str = "") -> float:
+    """Requests per second, each with this header field."""
     with tempfile.TemporaryDirectory(prefix="triggerhub-wrk-") as folder:
         script = Path(folder, "post.lua")
         script.write_text(_POST if post else "")
         answer = subprocess.run(
-            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url],
+            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script),
+             *(["-H", field] if field else ()), url],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
     found = re.search(r"Requests/sec:\s*([\d.]+)", answer.stdout)
@@ -190,10 +191,10 @@ def wrk(url: str, seconds: int, post: bool) -> float:
     return float(found[1])
 
 
-def measure(server: Server, seconds: int, post: bool) -> Figure:
+def measure(server: Server, seconds: int, post: bool, field: str = "") -> Figure:
     """One round of one server."""
     before, began = server.cpu(), time.perf_counter()
-    rate = wrk(server.url, seconds, post)
+    rate = wrk(server.url, seconds, post, field)
     requests = rate * (time.perf_counter() - began)
     return Figure(rate, (server.cpu() - before) / requests * 1e6)
 
