@@ -51,6 +51,8 @@ class MemoryPositions:
 
     kept: dict[str, Position] = field(default_factory=dict)
     broken: Callable[[str, str], bool] = lambda call, key: False
+    takes: float = 0.0
+    """Seconds that a write takes."""
 
     async def load(self, prefix: str = "") -> dict[str, Position]:
         self._check("load", prefix)
@@ -58,6 +60,8 @@ class MemoryPositions:
 
     async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
         self._check("save", key)
+        if self.takes:
+            await asyncio.sleep(self.takes)
         revision = self.kept[key].revision if key in self.kept else 0
         if expect is not None and expect != revision:
             raise PositionConflict(key)
@@ -85,6 +89,7 @@ class Function:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.times: list[float] = []
+        self.told: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
         self.work: Callable[[Event], Awaitable[None]] = self._hold
@@ -98,9 +103,11 @@ class Function:
         await self.work(event)
         return ACCEPTED
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        self.told.append("release")
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        self.told.append("resume")
 
     @property
     def ids(self) -> list[str]:
@@ -265,12 +272,23 @@ async def test_a_tick_that_was_under_way_is_sent_again_first_under_its_id() -> N
 
 
 @pytest.mark.looptime
+async def test_a_tick_that_goes_on_record_while_the_listener_stops_waits_for_the_next_one() -> None:
+    rig = Rig(in_flight=2)
+    rig.positions.takes = 5.0
+    assert await rig.run(62) == []
+    assert rig.record == {"past": _id("12:01:00"), "open": [_id("12:01:00")]}
+    rig.positions.takes = 0.0
+    assert await rig.run(1) == ["12:01:00"]
+
+
+@pytest.mark.looptime
 async def test_stopping_lets_a_tick_under_way_end_and_clears_its_record() -> None:
     rig = Rig(grace=25.0)
     rig.function.open.clear()
     asyncio.get_running_loop().call_later(75, rig.function.open.set)
     assert await rig.run(61) == ["12:01:00"]
     assert asyncio.get_running_loop().time() == pytest.approx(75, abs=0.1)
+    assert rig.function.told == ["release", "resume"]
     assert rig.record == {"past": _id("12:01:00")}
 
 
@@ -361,6 +379,17 @@ async def test_two_processes_with_one_record_send_each_tick_once() -> None:
             task.cancel()
     assert rig.function.ids == [f"12:{minute:02}:00" for minute in range(1, 11)]
     assert rig.record == {"past": _id("12:10:00")}
+
+
+@pytest.mark.looptime
+async def test_what_another_process_decided_or_has_under_way_is_left_to_it() -> None:
+    rig = Rig()
+    async with rig.listening():
+        await asyncio.sleep(30)
+        rig.keep("12:03:00", "12:03:00")
+        await asyncio.sleep(220)
+    assert rig.function.ids == ["12:04:00"]
+    assert rig.record == {"past": _id("12:04:00"), "open": [_id("12:03:00")]}
 
 
 @pytest.mark.looptime
@@ -523,6 +552,7 @@ async def test_replace_ends_the_tick_under_way_and_sends_the_next_one() -> None:
         try:
             await asyncio.sleep(150)
         finally:
+            await asyncio.sleep(0.25)  # what it takes to end: the next one waits for that
             ended.append(f"{event.id[11:16]} after {asyncio.get_running_loop().time():.0f} s")
 
     rig.function.work = hang
@@ -530,6 +560,7 @@ async def test_replace_ends_the_tick_under_way_and_sends_the_next_one() -> None:
         await asyncio.sleep(185)
         assert rig.function.ids == ["12:01:00", "12:02:00", "12:03:00"]
         assert ended == ["12:01 after 120 s", "12:02 after 180 s"]
+        assert rig.function.times == pytest.approx([60, 120.25, 180.25], abs=0.01)
         assert rig.record["open"] == [_id("12:03:00")]
         assert rig.record["replaced"] == 2
         assert "TicksReplaced" in rig.report.seen
