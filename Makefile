@@ -32,6 +32,7 @@ servers: .venv/.dev ## the tools that get and start the real servers
 	@./integration/install-tools
 	@$(BIN)/python -m integration.kubernetes_programs >/dev/null
 	@$(BIN)/python -m integration.helm_program >/dev/null
+	@$(BIN)/python -m integration.gateway_api >/dev/null
 	@$(BIN)/python -m integration.servers >/dev/null
 	@$(BIN)/python -m integration.kinesis_servers >/dev/null
 

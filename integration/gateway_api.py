@@ -1,4 +1,4 @@
-"""Gets the definitions of the Gateway API's kinds, once."""
+"""Gets the definitions of the Gateway API's kinds, once; run as a module, it does so at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from integration.servers import cached, say, unavailable
+from integration.servers import cached, get_now, say, unavailable
 
 GATEWAY_API = "1.4.1"
 _MODULE = "sigs.k8s.io/gateway-api"
@@ -35,3 +35,7 @@ def _fill(folder: Path) -> None:
     for plural in ("gatewayclasses", "gateways", "httproutes", "referencegrants"):
         source = module / f"config/crd/standard/gateway.networking.k8s.io_{plural}.yaml"
         (folder / source.name).write_bytes(source.read_bytes())
+
+
+if __name__ == "__main__":
+    get_now("gateway-api", gateway_crds)

@@ -27,7 +27,6 @@ GATEWAY_API = "/apis/gateway.networking.k8s.io"
 ROUTE = f"{GATEWAY_API}/v1/namespaces/{{}}/httproutes"
 GATEWAY = f"{GATEWAY_API}/v1/namespaces/{{}}/gateways"
 GRANT = f"{GATEWAY_API}/v1beta1/namespaces/triggerhub/referencegrants"
-MINE = {"manager": "somebody"}
 
 Object = dict[str, Any]
 
@@ -341,41 +340,18 @@ def accept(edge: Edge, parent: Object, status: str, reason: str) -> None:
     ])  # fmt: skip
 
 
-def test_in_the_hub_s_own_namespace_an_ingress_leads_to_its_service(
-    apiserver: ApiServer, account: Path, tmp_path: Path
-) -> None:
-    room = Room(apiserver, "triggerhub", account)
-    edge = Edge(room)
-    with answering() as target, hub_at(room, tmp_path) as hub:
-        own = trigger("HTTPTrigger", "own", "own", {"expose": {"host": "own.example.com"}})
-        room.apply(function("own", target.url), own)
-        try:
-            hub.wait(lambda: edge.exposed("own") == "False AddressPending", "the Ingress")
-            assert edge.spec(INGRESS, "own") == {
-                "rules": [rule("/", "own.example.com", "triggerhub")]
-            }
-            assert edge.get(SERVICE, "triggerhub-own") is None
-        finally:
-            room.delete("HTTPTrigger", "own")
-            room.delete("Function", "own")
-
-
-def test_a_hub_without_the_rights_or_a_service_says_so_and_serves(
+def test_a_hub_without_the_rights_says_so_and_serves(
     room: Room, edge: Edge, tmp_path: Path
 ) -> None:
-    with answering() as target:
-        with hub_at(room, tmp_path / "a", TRIGGERHUB_SERVICE="") as hub:
+    room.server.kubectl("delete", "clusterrole", "triggerhub-exposures")
+    try:
+        with answering() as target, hub_at(room, tmp_path) as hub:
             room.apply(function("f", target.url), exposed("orders", {}))
-            hub.wait(lambda: edge.exposed() == "False NoService", "word of the Service")
-            assert hub.stop() == 0
-        room.server.kubectl("delete", "clusterrole", "triggerhub-exposures")
-        try:
-            with hub_at(room, tmp_path / "b") as hub:
-                hub.wait(lambda: edge.exposed() == "False ExposeRefused", "word of the right")
-                assert "needs the verb list on ingresses.networking.k8s.io" in edge.told()
-                assert room.condition("HTTPTrigger", "orders") == "True Ready"
-        finally:
-            give_back(room.server)
+            hub.wait(lambda: edge.exposed() == "False ExposeRefused", "word of the right")
+            assert "needs the verb list on ingresses.networking.k8s.io" in edge.told()
+            assert room.condition("HTTPTrigger", "orders") == "True Ready"
+    finally:
+        give_back(room.server)
 
 
 def give_back(server: ApiServer) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from triggerhub.cluster.edge import INGRESSES, Front, Place, objects_of, service_name
+from triggerhub.cluster.exposures import Exposures
 from triggerhub.cluster.found import Found, address_of, read_found, refusal_of
 from triggerhub.cluster.reported import Reported, of_trigger
 from triggerhub.control.edge import NoEdge
@@ -51,8 +52,13 @@ def test_without_host_and_class_an_ingress_takes_any_host_of_the_default_class()
 
 def test_a_trigger_beside_the_hub_needs_no_second_object() -> None:
     beside = Front("blue", "shop")
-    assert set(made(http(expose={}), beside)) == {"Ingress shop/orders"}
-    assert set(made(http(expose={"gateway": {"name": "g"}}), beside)) == {"HTTPRoute shop/orders"}
+    ((name, spec),) = made(http(expose={}), beside).items()
+    assert name == "Ingress shop/orders"
+    (path,) = spec["rules"][0]["http"]["paths"]
+    assert path["backend"] == {"service": {"name": "blue", "port": {"number": 80}}}
+    ((name, spec),) = made(http(expose={"gateway": {"name": "g"}}), beside).items()
+    assert name == "HTTPRoute shop/orders"
+    assert spec["rules"][0]["backendRefs"] == [{"name": "blue", "port": 80}]
 
 
 @pytest.mark.parametrize("name", ["a", "7-up", "a" * 52, "a" * 53, "a" * 63, "a-" * 30 + "b"])
@@ -136,6 +142,25 @@ def test_without_a_cluster_it_is_said_that_it_has_no_effect() -> None:
     assert told is not None
     assert (told.condition.status, told.condition.reason) == (State.FALSE, "NoCluster")
     assert NoEdge().exposure(http()) is None
+
+
+class Replica:
+    """One that leads, or not; there is nothing that it may ask."""
+
+    def __init__(self, *, leading: bool) -> None:
+        self.leading = leading
+
+    def told(self, trigger: Trigger, front: Front | None) -> str:
+        nothing: Any = None
+        told = Exposures(nothing, nothing, self, None, front).exposure(trigger)
+        return "" if told is None else told.condition.reason
+
+
+def test_only_the_leader_speaks_of_the_edge_and_needs_the_hub_s_service() -> None:
+    assert Replica(leading=True).told(http(expose={}), None) == "NoService"
+    assert Replica(leading=True).told(http(expose={}), FRONT) == "Exposing"
+    assert Replica(leading=True).told(http(), None) == ""
+    assert Replica(leading=False).told(http(expose={}), FRONT) == ""
 
 
 def status(state: State, address: str) -> TriggerStatus:
