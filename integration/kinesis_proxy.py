@@ -43,6 +43,21 @@ def error(code: str, message: str = "injected", status: int = 400) -> Fault:
     return answer
 
 
+def expiring(rate: float) -> Fault:
+    """Of GetRecords: so many of the iterators have expired, and stay so."""
+    expired: set[str] = set()
+
+    async def answer(call: Call) -> web.Response | None:
+        iterator = call.arguments["ShardIterator"]
+        if random.random() < rate:
+            expired.add(iterator)
+        if iterator not in expired:
+            return None
+        return _answer({"__type": "ExpiredIteratorException", "message": "Iterator expired."})
+
+    return answer
+
+
 def broken(status: int = 500) -> Fault:
     """An answer that is none of Kinesis."""
 
@@ -102,7 +117,7 @@ class Faults:
         self.calls: Counter[str] = Counter()
         """By operation, whatever became of them."""
         self.injected: Counter[str] = Counter()
-        """By operation: those that a fault answered."""
+        """By operation: those that a fault answered; what was only made late is none."""
         self.limited = False
         """True: five reads a second of each shard, as AWS has it. May be set at any time."""
         self._reads: dict[str, list[float]] = defaultdict(list)
@@ -185,9 +200,9 @@ class Faults:
                 continue
             if fault.left >= 1 and random.random() < fault.rate:
                 fault.left -= 1
-                self.injected[operation] += 1
                 answer = await fault.fault(call)
                 if answer is not None:
+                    self.injected[operation] += 1
                     return answer
         return await self._pass(call, body)
 

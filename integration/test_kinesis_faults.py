@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from integration.function import ACCEPT, Answer, Call, reply
-from integration.kinesis_proxy import broken, cut, error, faults, hollow, slow
+from integration.kinesis_proxy import broken, cut, error, expiring, faults, hollow, slow
 from integration.kinesis_servers import Kinesis
 from integration.kinesis_streams import KinesisStory, kinesis_story
 from integration.proxy import proxy
@@ -23,7 +23,7 @@ written each second."""
 
 def leisurely(_: Call) -> Answer:
     """So that there always is something in flight, and something that waits."""
-    return reply(200, after=0.02)
+    return reply(200, after=0.05)
 
 
 def hurry(told: KinesisStory) -> None:
@@ -35,22 +35,21 @@ def test_shards_split_and_merged_under_load_by_a_hub_that_is_killed_lose_nothing
 ) -> None:
     with kinesis_story(tmp_path, kinesis.endpoint, leisurely, shards=2) as told:
         stream = told.stream
-        stream.send(2000)
+        stream.send(3000)
         with stream.flowing(per_second=200):
             told.flows()
             low, high = stream.open_shards()
             stream.split(low)
-            told.flows()
-            told.kill9()
             stream.split(high)
+            # Most records of the parents still wait, and their children have some, too.
+            told.kill9()
             told.flows()
             first, second, third, fourth = stream.open_shards()
-            stream.merge(second, third)
+            merged = stream.merge(second, third)
             told.flows()
             told.kill9()
             told.flows()
-            assert len(stream.open_shards()) == 3
-            assert (first, fourth) == (stream.open_shards()[0], stream.open_shards()[-1])
+        assert stream.open_shards() == [first, merged, fourth]
         hurry(told)
         told.ends_well(LATE)
 
@@ -105,7 +104,7 @@ def test_the_moods_of_aws_lose_nothing_and_repeat_nothing(kinesis: Kinesis, tmp_
     ):
         aws.limited = True
         aws.inject(error("ProvisionedThroughputExceededException"), "GetRecords", rate=0.2)
-        aws.inject(error("ExpiredIteratorException"), "GetRecords", rate=0.1)
+        aws.inject(expiring(0.1), "GetRecords")
         aws.inject(error("KMSThrottlingException"), "GetRecords", rate=0.05)
         aws.inject(error("LimitExceededException"), "ListShards", rate=0.3)
         aws.inject(error("InternalFailureException", status=500), "GetRecords", rate=0.05)
@@ -130,9 +129,10 @@ def test_reads_stay_within_what_aws_allows(kinesis: Kinesis, tmp_path: Path) -> 
         faults(kinesis.endpoint) as aws,
         kinesis_story(tmp_path, kinesis.endpoint, at=aws.endpoint, shards=2) as told,
     ):
-        aws.limited = True
+        # Records are said to wait all the time, so that nobody rests.
+        aws.inject(hollow(), "GetRecords", rate=0.8)
         with told.stream.flowing(per_second=300):
             told.flows(2000)
+        assert aws.busiest() <= 5
+        aws.heal()
         told.ends_well()
-        assert aws.busiest() <= 6  # one that was late, and one that was not
-        assert aws.injected["GetRecords"] <= aws.calls["GetRecords"] / 20
