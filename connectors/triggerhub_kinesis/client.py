@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -132,7 +133,19 @@ def _session(loader: Any) -> Any:
 
     session = get_session()
     session.register_component("data_loader", loader)
+    # botocore's own way to a time of each record takes two thirds of the work of reading it.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     return session
+
+
+def _moment(value: Any) -> datetime:
+    """Kinesis gives seconds since the epoch, STS a text."""
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    from botocore.utils import parse_timestamp
+
+    moment: datetime = parse_timestamp(value)
+    return moment
 
 
 def _session_of(access: Access, loader: Any) -> Any:
