@@ -473,6 +473,8 @@ class TestInbox:
         later = await other.inbox("a.b.c").put(_event("3"))
         assert later.number > max(numbers)
         assert _ids(await inbox.read()) == ["0", "3"]
+        await inbox.remove([numbers[0], later.number])
+        assert (await inbox.put(_event("4"))).number > later.number
 
     async def test_one_inbox_removes_nothing_of_another(self, store: Store) -> None:
         mine = (await store.inbox("a.b.c").put(_event("mine"))).number
