@@ -20,6 +20,7 @@ import pytest
 
 from integration.function import ACCEPT, Function, answering, reply
 from integration.hub import Hub, function, running, trigger
+from integration.room import Room
 from integration.servers import Nats, eventually
 
 SECONDLY = {"schedule": "* * * * * *"}
@@ -133,6 +134,35 @@ def test_a_hub_that_stops_hands_the_clock_over_and_nothing_comes_twice(
         eventually(lambda: slots(target)[-1] > stopped + 3, "ticks of the other hub")
         found = slots(target)
         assert found == [found[0] + n for n in range(len(found))]
+
+
+def test_replicas_in_a_cluster_share_the_store_and_their_lease_says_who_ticks(
+    tmp_path: Path, nats: Nats, room: Room
+) -> None:
+    url = url_of(nats)
+    with answering() as target, ExitStack() as stack:
+        one, two = (
+            stack.enter_context(
+                running(
+                    tmp_path / name, "--namespace", room.namespace, "--store", url,
+                    kubeconfig=room.account, env={"POD_NAME": name},
+                )
+            )
+            for name in ("one", "two")
+        )  # fmt: skip
+        room.apply(
+            function("handle", target.url),
+            trigger("CronTrigger", "tick", "handle", SECONDLY),
+        )
+        eventually(lambda: len(target.accepted) >= 4, "ticks of two replicas")
+        assert max(Counter(slots(target)).values()) == 1
+        leader, other = (one, two) if leads(one) else (two, one)
+        leader.kill9()
+        killed = time.time()
+        eventually(lambda: slots(target)[-1] > killed + 3, "ticks of the other replica")
+        found = slots(target)
+        assert leads(other)
+        assert sorted(set(found)) == [found[0] + n for n in range(len(set(found)))]
 
 
 def test_dead_letters_are_those_of_all_hubs_and_are_read_while_all_are_down(
