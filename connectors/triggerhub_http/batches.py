@@ -22,11 +22,7 @@ def events_of(request: Request, body: bytes) -> list[Event]:
         events = decode(request.headers, body)
     except CloudEventError as error:
         raise Refusal(400, "BadCloudEvent", f"a malformed batch: {error}") from None
-    others = tuple(
-        pair
-        for pair in request.headers
-        if pair[0] not in _ABOUT_THE_BODY and not pair[0].startswith(b"ce-")
-    )
+    others = tuple(pair for pair in request.headers if pair[0] not in _ABOUT_THE_BODY)
     return [
         replace(event, request=replace(request, headers=(*_data_field(event), *others)))
         for event in events

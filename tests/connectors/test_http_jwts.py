@@ -129,6 +129,30 @@ def test_clocks_may_differ_by_so_much() -> None:
     assert caught.value.expired
 
 
+def test_a_token_that_was_good_is_looked_at_anew_when_it_expires_or_its_key_is_taken_back() -> None:
+    expires = int(time.time()) + 3600
+    now = [float(expires)]
+    tokens = Tokens("jwt", spec(), now=lambda: now[0])
+    keys = Keys(key_set(RSA), ["RS256"])
+    token = RSA.token(exp=expires).encode()
+    assert tokens.subject(token, keys) == "ci"
+    (mark,) = keys.proven
+    assert keys.proven[mark] == ("ci", expires + 30)
+    keys.proven[mark] = "remembered", expires + 30
+    now[0] += 29
+    assert tokens.subject(token, keys) == "remembered"
+    now[0] += 1
+    assert tokens.subject(token, keys) == "ci", "it was looked at anew"
+    with pytest.raises(UnknownKey):
+        tokens.subject(token, Keys(key_set(Signer("RS256", "new")), ["RS256"]))
+    for number in range(1100):
+        keys.proven[b"%d" % number] = "", 0.0
+        if len(keys.proven) == 1024:
+            break
+    tokens.subject(RSA.token(sub="other").encode(), keys)
+    assert len(keys.proven) == 1024
+
+
 def test_a_token_that_chooses_its_own_check_is_not_taken() -> None:
     """RFC 8725, section 2.1: none, another algorithm with the public key as its secret, a key that
     it brings along, a critical extension that nobody knows."""
