@@ -14,7 +14,8 @@ from integration.hub import Hub, running, trigger
 from integration.kubernetes import ApiServer
 
 PLURALS = {"Function": "functions", "KafkaTrigger": "kafkatriggers",
-           "CronTrigger": "crontriggers", "HTTPTrigger": "httptriggers"}  # fmt: skip
+           "CronTrigger": "crontriggers", "HTTPTrigger": "httptriggers",
+           "NATSTrigger": "natstriggers"}  # fmt: skip
 
 
 class Room:

@@ -1,5 +1,5 @@
-"""What Kafka keeps for a trigger of a real API server goes with it, where that is asked for, and
-never holds it for ever."""
+"""What Kafka, or NATS, keeps for a trigger of a real API server goes with it, where that is asked
+for, and never holds it for ever."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from integration import kafka_tools as tools
+from integration import nats_tools
 from integration.function import Call, answering, reply
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer
 from integration.room import Room, hub_of
-from integration.servers import Kafka, free_port
+from integration.servers import Kafka, Nats, free_port
 from integration.streams import Stream, arrived
 from triggerhub.cluster.cleanup import LIMIT
 from triggerhub.cluster.source import FINALIZER
@@ -213,3 +214,40 @@ def test_without_a_hub_the_finalizer_can_be_taken_away_by_hand(
     room.patch("KafkaTrigger", "orders", {"metadata": {"finalizers": None}})
     assert is_gone(room, "orders")
     assert group(room, "orders") in groups(kafka.broker)
+
+
+def test_a_durable_consumer_goes_with_its_trigger_where_that_is_asked_for(
+    room: Room, tmp_path: Path, nats: Nats
+) -> None:
+    stream = room.namespace
+    asyncio.run(nats_tools.create_stream(nats.server, stream, f"{stream}.>"))
+    source = {"stream": stream, "servers": [nats.server]}
+    seek = {"seek": {"id": "a", "to": "All"}}
+
+    def consumers() -> set[str]:
+        async def found() -> set[str]:
+            async with nats_tools.jetstream(nats.server) as context:
+                return {info.name for info in await context.consumers_info(stream)}
+
+        return asyncio.run(found())
+
+    def stands(name: str) -> bool:
+        return room.condition("NATSTrigger", name) == "True Ready"
+
+    def held() -> bool:
+        found = room.get("NATSTrigger", "own") or {}
+        status = found.get("status", {}).get("bindings", [{}])[0]
+        return FINALIZER in found["metadata"].get("finalizers", ()) and "seek" in status
+
+    with answering() as target, hub_of(room, tmp_path) as hub:
+        own = trigger("NATSTrigger", "own", "handle", source | seek | {"cleanup": "Delete"})
+        kept = trigger("NATSTrigger", "kept", "handle", source)
+        room.apply(function("handle", target.url), own, kept)
+        for name in ("own", "kept"):
+            hub.wait(partial(stands, name), f"Ready of {name}")
+        hub.wait(held, "its finalizer, and the seek in its status")
+        prefix = f"triggerhub_{room.namespace}"
+        assert consumers() == {f"{prefix}_own_handle", f"{prefix}_kept_handle"}
+        for name in ("own", "kept"):
+            room.delete("NATSTrigger", name, "--timeout=30s")
+        assert consumers() == {f"{prefix}_kept_handle"}

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import yaml
 
 from tests.markdown import ROOT, table_after
+from triggerhub.control.plugins import installed_kinds
+from triggerhub.control.resources import plural_of
 
 _PAGE = "docs/kubernetes.md"
 _NAMED = re.compile(r"`(\w+)`")
 _RESOURCE = re.compile(
-    r"\b(?:functions|triggers|kafkatriggers|services|endpointslices|secrets|configmaps|events|leases"
+    r"\b(?:functions|triggers|services|endpointslices|secrets|configmaps|events|leases"
     r"|ingresses|httproutes|referencegrants|gateways)\b"
 )
 _REFUSALS = {"InvalidSpec", "InvalidSource", "ConnectorNotInstalled"}
@@ -64,3 +66,19 @@ def test_each_right_is_explained_and_each_explained_one_is_given() -> None:
             whats = ["functions/status", "triggers/status"]
         explained |= {(w, v) for w in whats for v in re.findall(r"\w+", verbs)}
     assert explained == given
+
+
+def test_each_kind_whose_source_is_cleaned_up_may_get_its_finalizer() -> None:
+    cleaned = {
+        plural_of(kind.kind)
+        for kind in installed_kinds().values()
+        if kind.source is not None and "cleanup" in kind.source.model_fields
+    }
+    for path in (
+        "base/cluster-roles.yaml", "overlays/namespaced/role.yaml",
+        "helm/triggerhub/templates/_names.tpl",
+    ):  # fmt: skip
+        text = (ROOT / "deploy" / path).read_text()
+        found = re.search(r"resources: \[([^/\]]*triggers)\]\n *verbs: \[patch\]", text)
+        assert found is not None, path
+        assert set(found[1].split(", ")) == cleaned, path

@@ -39,7 +39,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   resources: [crontriggers, httptriggers, kafkatriggers, kinesistriggers, natstriggers]
   verbs: [delete]
 - apiGroups: [triggerhub.dev]  # for the finalizer: kinds with `cleanup` in their source
-  resources: [kafkatriggers]
+  resources: [kafkatriggers, kinesistriggers, natstriggers]
   verbs: [patch]
 {{- end }}
 
