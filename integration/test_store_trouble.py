@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import trustme
 
 from integration import nats_tools as tools
 from integration.nats_cluster import NatsCluster
@@ -346,5 +347,40 @@ class TestConfiguration:
             less = environ | {"TRIGGERHUB_STORE_USER": "less"}
             assert "stream.create" in refused(url, environ=less)
             asyncio.run(use())
+        finally:
+            server.stop()
+
+    def test_mutual_tls_and_a_token_by_the_environment(self, tmp_path: Path) -> None:
+        authority, own = trustme.CA(), tmp_path / "server.pem"
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(own))
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        hub = authority.issue_cert("hub")
+        hub.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+        server = Nats(
+            tmp_path,
+            f'tls {{ cert_file: "{own}", key_file: "{own}", ca_file: "{tmp_path / "ca.pem"}", '
+            'verify: true }\nauthorization { token: "s3same" }',
+        )
+        url = f"tls://{server.server}?deadLetters=64Mi&inbox=64Mi"
+        environ = {
+            "TRIGGERHUB_STORE_TOKEN": "s3same",
+            "TRIGGERHUB_STORE_CA_FILE": str(tmp_path / "ca.pem"),
+            "TRIGGERHUB_STORE_CERTIFICATE": hub.cert_chain_pems[0].bytes().decode(),
+            "TRIGGERHUB_STORE_KEY_FILE": str(tmp_path / "key.pem"),
+        }
+
+        async def use() -> None:
+            async with JetStreamStore(url, environ=environ) as store:
+                await store.dead_letters.add(letter())
+
+        server.start()
+        try:
+            asyncio.run(use())
+            others = environ | {"TRIGGERHUB_STORE_TOKEN": "open"}
+            assert "refuses the login" in refused(url, environ=others)
+            strange = environ | {"TRIGGERHUB_STORE_CA": trustme.CA().cert_pem.bytes().decode()}
+            del strange["TRIGGERHUB_STORE_CA_FILE"]
+            assert "certificate is refused" in refused(url, environ=strange)
         finally:
             server.stop()

@@ -93,8 +93,9 @@ class Server:
             while True:
                 client = self._connection.client
                 if client is None or client.gone:
-                    if self._connection.problem is not None:
-                        self._away(self._connection.problem.text)
+                    if (problem := self._connection.problem) is not None:
+                        refused = problem.reason != "ServerUnreachable"
+                        self._away(problem.text, refused=refused)
                     await self._connection.changed()
                     continue
                 if client is not watched:
