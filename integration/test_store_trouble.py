@@ -166,7 +166,10 @@ class TestTrouble:
                         tasks.create_task(work(store))
                     for stream in ("KV_triggerhub-positions", "triggerhub-dead-letters"):
                         await more(20)
-                        leader = await asyncio.to_thread(cluster.leader, stream)
+                        # Of a stream that has one: after a restart that takes a moment.
+                        async with asyncio.timeout(60):
+                            while not (leader := await asyncio.to_thread(cluster.leader, stream)):
+                                await asyncio.sleep(0.1)
                         node = cluster.nodes[leader]
                         await asyncio.to_thread(node.kill9)
                         await more(20)
