@@ -1,13 +1,24 @@
-"""The body of a request, as far as it is wanted."""
+"""The body of a request, as far as it is wanted, and out of its gzip."""
 
 from __future__ import annotations
 
+import asyncio
+import zlib
 from typing import TYPE_CHECKING
 
-from triggerhub_http.messages import Refusal
+from triggerhub_http.messages import Field, Head, Refusal
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable
+
+_CODING = b"content-encoding"
+_PLAIN = (b"", b"identity")
+_GZIP = (b"gzip", b"x-gzip")
+_WINDOW = 16 + zlib.MAX_WBITS
+"""As zlib says it: expect gzip's head and check sum (RFC 1952)."""
+_PIECE = 16 * 1024
+_LARGE = 64 * 1024
+"""Bytes that are not decoded on the event loop."""
 
 
 class Gone(Exception):  # noqa: N818 - a fact about the client
@@ -30,6 +41,64 @@ async def read_body(receive: ASGIReceiveCallable, length: int, limit: int) -> by
             raise _too_large("longer", limit)
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def zipped(head: Head) -> bool:
+    """Whether the body is in gzip. Raises ``Refusal`` (415) for any other coding (RFC 9110,
+    section 15.5.16)."""
+    codings = b",".join(value for name, value in head.kept if name == _CODING)
+    named = [one for one in (part.strip().lower() for part in codings.split(b",")) if one]
+    wanted = [one for one in named if one not in _PLAIN]
+    if not wanted:
+        return False
+    if len(wanted) == 1 and wanted[0] in _GZIP:
+        return True
+    found = codings.decode("latin-1")
+    message = f"found content-encoding {found!r}, expected gzip or none"
+    accepted: Field = (b"accept-encoding", b"gzip")
+    raise Refusal(415, "UnsupportedEncoding", message, accepted, close=True)
+
+
+async def unzipped(head: Head, body: bytes, limit: int) -> bytes:
+    """What is in the gzip; ``head`` names the coding no longer. Raises ``Refusal``: 413 where it
+    is more than ``limit`` bytes, 400 where it is broken."""
+    if len(body) > _LARGE or limit > _LARGE:
+        plain = await asyncio.to_thread(_inflated, body, limit)
+    else:
+        plain = _inflated(body, limit)
+    head.kept[:] = [pair for pair in head.kept if pair[0] != _CODING]
+    return plain
+
+
+def _inflated(body: bytes, limit: int) -> bytes:
+    """Of all members, one after the other (RFC 1952, section 2.2). Never holds more than ``limit``
+    bytes and one, however much is in there."""
+    pieces: list[bytes] = []
+    size = 0
+    member, ended = zlib.decompressobj(_WINDOW), False
+    try:
+        # In pieces: what follows a member is copied, and there may be very many of them.
+        for at in range(0, len(body), _PIECE):
+            rest = body[at : at + _PIECE]
+            while rest:
+                if ended:
+                    member, ended = zlib.decompressobj(_WINDOW), False
+                pieces.append(member.decompress(rest, limit + 1 - size))
+                size += len(pieces[-1])
+                if size > limit:
+                    message = f"the body is longer out of its gzip, expected at most {limit} bytes"
+                    raise Refusal(413, "BodyTooLarge", message)
+                ended = member.eof
+                rest = member.unused_data if ended else member.unconsumed_tail
+    except zlib.error as error:
+        raise _broken(str(error)) from None
+    if not ended:
+        raise _broken("it ends early")
+    return b"".join(pieces)
+
+
+def _broken(why: str) -> Refusal:
+    return Refusal(400, "BadEncoding", f"a body that is no gzip, as content-encoding says: {why}")
 
 
 def _too_large(found: str, limit: int) -> Refusal:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
-from triggerhub_http.bodies import Gone, read_body
+from triggerhub_http.bodies import Gone, read_body, unzipped, zipped
 from triggerhub_http.deferred import STATUS
 from triggerhub_http.gate import admitted
 from triggerhub_http.listener import RETRY, Listener
@@ -207,9 +207,12 @@ class HTTPConnector:
         method, path = scope["method"], scope["raw_path"].decode()
         entry = await admitted(listener.gate, head, scope["client"])
         with listener.turnstile:
+            in_gzip = head.body and zipped(head)
             body = await read_body(receive, head.length, listener.max_body) if head.body else b""
             await entry.check(body)
             with entry:
+                if in_gzip:
+                    body = await unzipped(head, body, listener.max_body)
                 if listener.stopping:
                     # It began to stop after it let this request in; nobody else's trigger did.
                     name = listener.claim.name
