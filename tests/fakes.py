@@ -30,6 +30,7 @@ class Sent:
     fields: dict[str, str]
     body: bytes
     time: float
+    once: bool = False
 
     @property
     def id(self) -> str:
@@ -59,10 +60,11 @@ class ScriptedFunction(Transport):
         keep: int = 1024,
         *,
         head_request: bool = False,
+        once: bool = False,
     ) -> Reply:
         lines = head.decode("latin-1").split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:] if line)
-        sent = Sent(endpoint.url, fields, body, asyncio.get_running_loop().time())
+        sent = Sent(endpoint.url, fields, body, asyncio.get_running_loop().time(), once)
         self.sent.append(sent)
         self.now += 1
         self.most = max(self.most, self.now)

@@ -178,6 +178,41 @@ def test_a_proxied_request_keeps_method_path_query_headers_and_body() -> None:
     assert body == b"body"
 
 
+IDS = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("came", "passed_on"),
+    [
+        ([f"00-{IDS}-00"], True),
+        ([f"01-{IDS}-01-what.comes"], True),
+        ([f"00-{IDS}-01-what"], False),
+        ([f"ff-{IDS}-01"], False),
+        ([f"00-{'0' * 32}-b7ad6b7169203331-01"], False),
+        ([f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01"], False),
+        ([f"00-{IDS.upper()}-01"], False),
+        ([f"00-{IDS}-01", f"00-{IDS}-01"], False),
+        (["garbage"], False),
+        ([], False),
+    ],
+)
+def test_a_trace_that_is_well_formed_goes_on_with_its_state_and_else_a_new_one_begins(
+    came: list[str], passed_on: bool
+) -> None:
+    fields = [(b"traceparent", value.encode()) for value in came] + [(b"tracestate", b"a=b")]
+    request = Request(method="GET", headers=tuple(fields))
+    event = Event(id="1", source="/s", type="t", request=request)
+    headers = parse(encode_request("/", b"f.test", event, request)[0])[1]
+    parents = [value for name, value in headers if name == b"traceparent"]
+    states = [value for name, value in headers if name == b"tracestate"]
+    if passed_on:
+        assert (parents, states) == ([came[0].encode()], [b"a=b"])
+    else:
+        assert (len(parents), states) == (1, [])
+        assert parents[0].decode() not in came
+        assert len(parents[0]) == 55
+
+
 def test_a_get_without_a_body_says_no_length() -> None:
     request = Request(method="GET")
     event = Event(id="1", source="/s", type="t", request=request)

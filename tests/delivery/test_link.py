@@ -14,7 +14,7 @@ from triggerhub.delivery.link import Link
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import OnExhausted, Target
 from triggerhub.delivery.transport import BrokenReply
-from triggerhub.event import Origin, Outcome, Reply, Request, Settled
+from triggerhub.event import Headers, Origin, Outcome, Reply, Request, Settled
 
 pytestmark = pytest.mark.looptime
 
@@ -338,6 +338,38 @@ async def test_a_synchronous_request_gets_one_attempt_and_an_answer(
     assert len(bench.function.sent) == 1
     assert bench.link.tally.given_back == 1
     assert bench.letters == []
+
+
+async def test_a_synchronous_request_whose_caller_went_away_is_counted_and_accounted_for() -> None:
+    bench = Bench(lambda sent: 99.0)
+    call = asyncio.create_task(bench.link(event(request=Request(method="POST"))))
+    await asyncio.sleep(1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    tally = bench.link.tally
+    assert (tally.given_back, tally.attempts, bench.conserved()) == (1, {"none": 1}, True)
+    (delivery,) = tally.deliveries("")
+    assert "the caller went away" in delivery.detail
+    assert bench.link.problem is None
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "once"),
+    [
+        ("GET", (), False),
+        ("DELETE", (), False),
+        ("POST", (), True),
+        ("PATCH", ((b"x", b"y"),), True),
+        ("POST", ((b"idempotency-key", b"7"),), False),
+    ],
+)
+async def test_only_what_may_be_repeated_may_be_sent_twice(
+    method: str, fields: Headers, once: bool
+) -> None:
+    bench = Bench(lambda sent: 200)
+    await bench.link(event(request=Request(method=method, headers=fields)))
+    assert [sent.once for sent in bench.function.sent] == [once]
 
 
 async def test_counters_are_conserved_through_faults_and_cancellation() -> None:

@@ -195,13 +195,14 @@ async def post(
     *,
     timeout: float = 5.0,
     keep: int = 1024,
+    once: bool = False,
 ) -> Reply:
     head = b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n\r\n" % (
         server.endpoint.path.encode(),
         server.endpoint.host_header,
         len(body),
     )
-    return await transport.send(server.endpoint, head, body, timeout, keep)
+    return await transport.send(server.endpoint, head, body, timeout, keep, once=once)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -576,6 +577,39 @@ async def test_a_request_on_a_stale_connection_is_sent_once_more_on_a_fresh_one(
         assert (await post(transport, server)).body == b"ok"
         assert [exchange.connection for exchange in server.exchanges] == [1, 1, 2]
         assert list(transport.open_connections.values()) == [1]
+
+
+@pytest.mark.parametrize("size", [5, 300_000])
+@pytest.mark.parametrize("how", ["close", "reset"])
+@on_both_loops
+async def test_what_must_not_be_sent_twice_is_not_sent_once_more(how: str, size: int) -> None:
+    async def script(exchange: Exchange) -> None:
+        if len(server.exchanges) == 2:
+            exchange.writer.close() if how == "close" else exchange.reset()
+        else:
+            await exchange.say(OK)
+
+    async with serving(script) as server, transporting(max_connections=1) as transport:
+        await post(transport, server)
+        with pytest.raises(Away, match=r"closed before a reply|reset by peer"):
+            await post(transport, server, b"x" * size, once=True)
+        assert [exchange.connection for exchange in server.exchanges] == [1, 1]
+        # The room of the one that ended is free again.
+        assert (await post(transport, server, once=True)).body == b"ok"
+        assert list(transport.open_connections.values()) == [1]
+
+
+@on_both_loops
+async def test_of_which_nothing_was_written_may_be_sent_on_a_fresh_connection() -> None:
+    async with serving(OK) as server, transporting(max_connections=1) as transport:
+        await post(transport, server)
+        (pool,) = transport._pools.values()
+        (connection,) = pool.idle
+        again = asyncio.ensure_future(post(transport, server, once=True))
+        # As if its end came in the same turn of the loop, just before the request goes out.
+        asyncio.get_running_loop().call_soon(connection.eof_received)
+        assert (await again).body == b"ok"
+        assert [exchange.connection for exchange in server.exchanges] == [1, 2]
 
 
 @on_both_loops

@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_keep",
         "_keep_alive",
+        "_once",
         "_parser",
         "_paused",
         "_pool",
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_used",
+        "_written",
         "deadline",
         "holds_slot",
         "open",
@@ -94,14 +96,17 @@ class Connection(asyncio.Protocol):
         self._new_parser()
 
     def begin(
-        self, head: bytes, body: bytes, keep: int, head_request: bool, deadline: float
+        self, head: bytes, body: bytes, keep: int, head_request: bool, deadline: float, once: bool
     ) -> asyncio.Future[Reply]:
         """Write a request. The future gets the reply, or ``Away``, ``NoReply``, ``BrokenReply``
-        or ``Stale``; after ``Stale`` the connection's room in the pool waits for ``replace``."""
+        or ``Stale``; after ``Stale`` the connection's room in the pool waits for ``replace``.
+        ``once``: no ``Stale`` when some of the request was written."""
         pool = self._pool
         future = self.reply = pool.loop.create_future()
         self._keep = keep
         self._head_request = head_request
+        self._once = once
+        self._written = False
         self._received = self._status = self._body_size = 0
         self._complete = self._surplus = False
         self.deadline = deadline
@@ -110,7 +115,7 @@ class Connection(asyncio.Protocol):
         if len(body) <= _PIECE:
             pool.write_soon(self, head + body)
         else:
-            self._transport.write(head)
+            self.write(head)
             self._unsent = memoryview(body)
             self._write_on()
         return future
@@ -118,6 +123,7 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Hand over to the kernel, unless the attempt was given up meanwhile."""
         if self.open:
+            self._written = True
             self._transport.write(data)
 
     def drop(self, *, gently: bool = False) -> None:
@@ -267,7 +273,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif self._received:
             self.fail(BrokenReply(f"the connection ended within a reply: {self._received} bytes"))
-        elif self._used:
+        elif self._used and not (self._once and self._written):
             # Its room in the pool stays taken: the attempt goes on in it.
             self.open = False
             self.deadline = math.inf

@@ -26,11 +26,15 @@ _SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
 _FIELD_BREAKING = re.compile(r"[^\x20-\x7e]")
 _TRACE = f"{random.getrandbits(64):016x}"
 """The first half of every trace id that this process makes; the second is chance as well."""
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context, sections 3.2.2 and 4.3: ids of zeros and version ff are no parent, and versions
+# to come may say more.
+_IDS = "(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(f"00-{_IDS}|(?!00|ff)[0-9a-f]{{2}}-{_IDS}(-[!-~]*)?")
+_TRACING = frozenset({b"traceparent", b"tracestate"})
 _TARGET_BREAKING = re.compile(r"[^!-~]")
-_NOT_PASSED_ON = frozenset(
-    {b"host", b"connection", b"content-length", b"transfer-encoding", b"idempotency-key"}
-)
+_NOT_PASSED_ON = _TRACING | {
+    b"host", b"connection", b"content-length", b"transfer-encoding", b"idempotency-key"
+}  # fmt: skip
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -110,14 +114,13 @@ def encode_request(
     if data or request.method not in _WITHOUT_BODY:
         fields = f"{fields}content-length: {len(data)}\r\n"
     parts = [b""]
-    traced = False
+    trace: list[tuple[bytes, bytes]] = []
     for name, value in request.headers:
         if name not in _NOT_PASSED_ON and name[:3] != b"ce-":
             parts += name, b": ", value, b"\r\n"
-            if name == b"traceparent":
-                traced = True
-    if not traced:
-        fields = f"{fields}traceparent: {_trace(event.extensions.get('traceparent'))}\r\n"
+        elif name in _TRACING:
+            trace.append((name, value))
+    fields += _trace_fields(trace, event.extensions.get("traceparent"))
     parts.append(b"\r\n")
     parts[0] = (
         f"{request.method} {path} HTTP/1.1\r\nhost: {host.decode('latin-1')}\r\n{fields}"
@@ -221,6 +224,16 @@ def _extension_fields(extensions: Mapping[str, str]) -> str:
         for name, value in extensions.items()
         if name != "traceparent" and ATTRIBUTE_NAME.fullmatch(name)
     )
+
+
+def _trace_fields(came: list[tuple[bytes, bytes]], given: str | None) -> str:
+    """A request's own, where they are well-formed; the state belongs to its parent."""
+    parents = [value.decode("latin-1") for name, value in came if name == b"traceparent"]
+    if len(parents) == 1 and _TRACEPARENT.fullmatch(parents[0]):
+        return "".join(
+            f"{name.decode('latin-1')}: {value.decode('latin-1')}\r\n" for name, value in came
+        )
+    return f"traceparent: {_trace(given)}\r\n"
 
 
 def _trace(given: str | None) -> str:

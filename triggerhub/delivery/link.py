@@ -35,6 +35,8 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_REPLY = 16 * 1024 * 1024
 """Bytes of a function's answer that can be written elsewhere."""
 
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
 _ACCEPTED = Outcome(Settled.ACCEPTED)
 _DROPPED = Outcome(Settled.DROPPED)
 _DEAD = Outcome(Settled.DEAD)
@@ -270,6 +272,7 @@ class Link:
                 target.timeout,
                 LARGEST_ANSWER,
                 head_request=request.method == "HEAD",
+                once=not _repeatable(request),
             )
             if reply.truncated:
                 raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
@@ -278,6 +281,9 @@ class Link:
                 return Outcome(Settled.ACCEPTED, reply)
         except (Away, NoReply, BrokenReply) as error:
             failure, reply = error, None
+        except asyncio.CancelledError:
+            self._abandon(event, wall, time.perf_counter() - began)
+            raise
         course = Course(event, wall)
         self._note(course, wall, time.perf_counter() - began, reply, failure)
         self._waits.ended(course)
@@ -285,6 +291,14 @@ class Link:
         self.tally.given_back += 1
         self._store.journal.note(self._remember(course, None))
         return Outcome(None, reply if reply is not None else _hub_reply(target, failure))
+
+    def _abandon(self, event: Event, wall: float, seconds: float) -> None:
+        """Nobody waits for an answer any more: it says nothing about the function."""
+        course = Course(event, wall)
+        course.note(wall, seconds, None, NoReply("the caller went away"))
+        course.fate = "the caller went away, or the trigger stopped, before there was an answer"
+        self.tally.attempted(None)
+        self._store.journal.note(self._remember(course, None))
 
     def _accept(self, event: Event, wall: float, began: float, status: int) -> None:
         """The first attempt was accepted."""
@@ -310,6 +324,14 @@ class Link:
         self._answered()
         self._problems.over("FunctionGone")
         self._problems.over("Blocked")
+
+
+def _repeatable(request: Request) -> bool:
+    """Whether it may be sent again when it is not known if the function had it (RFC 9110,
+    section 9.2.2): by its method, or because its sender gave it a key to be told by."""
+    return request.method in _IDEMPOTENT or any(
+        name == b"idempotency-key" for name, _ in request.headers
+    )
 
 
 def _too_large() -> BrokenReply:

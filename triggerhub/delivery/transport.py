@@ -55,6 +55,7 @@ class Transport:
         keep: int = 1024,
         *,
         head_request: bool = False,
+        once: bool = False,
     ) -> Reply:
         """Send one request and return its reply, whatever its status; redirects are not followed.
 
@@ -64,7 +65,8 @@ class Transport:
 
         Raises ``Away``, ``NoReply`` or ``BrokenReply``. A reused connection that ends before any
         byte of a reply was closed by the server while idle (RFC 9112, section 9.3.1): the request
-        is then sent once more, on a fresh one. Cancelling closes the connection.
+        is then sent once more, on a fresh one; but not, with ``once``, when some of it was written:
+        that is ``Away``, too. Cancelling closes the connection.
         """
         pool = self._pools.get(endpoint.origin)
         if pool is None:
@@ -73,7 +75,7 @@ class Transport:
         idle = pool.idle
         connection = idle.pop() if idle else await pool.acquire(deadline)
         while True:
-            future = connection.begin(head, body, keep, head_request, deadline)
+            future = connection.begin(head, body, keep, head_request, deadline, once)
             try:
                 return await future
             except asyncio.CancelledError:
