@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -12,6 +12,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import NamedTuple
 
 from triggerhub_http.security import Addresses
 
@@ -21,6 +22,16 @@ Address = IPv4Address | IPv6Address
 # quoted string.
 _PAIR = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^;,"\s]+)\s*')
 _MOST = 64
+
+
+class Hop(NamedTuple):
+    """Where a request was before it came to the next one."""
+
+    address: Address
+    protocol: str = ""
+    """By which it came from there; empty: not told."""
+    host: str = ""
+    """Whom it was sent to; empty: not told."""
 
 
 class Elsewhere(Exception):  # noqa: N818 - a fact about the request
@@ -34,32 +45,43 @@ class Places:
         self._allowed = _Networks(spec.allow)
         self._trusted = _Networks(spec.trusted_proxies)
         self._forwarded = spec.header == "Forwarded"
-        self.needs = spec.header.lower().encode()
-        """The header field that it reads."""
+        self._field = spec.header.lower().encode()
 
-    def check(self, peer: str, said: bytes) -> None:
-        """``peer``: who is connected; ``said``: the field's value, empty where there is none. That
-        the hub has appended the peer to it changes nothing. Raises Elsewhere."""
-        client = self._client(peer, said)
+    def check(self, peer: str, forwarded: Mapping[bytes, bytes]) -> list[Hop]:
+        """``peer``: who is connected; ``forwarded``: what the request says of how it came, by
+        field. Returns what of that is believed, the client first; empty: the peer is the client.
+        Raises Elsewhere."""
+        address = read_address(peer)
+        if address is None:
+            raise Elsewhere("the connection has no address")
+        hops = []
+        if address in self._trusted:
+            hops = self._believed(forwarded.get(self._field, b"").decode("latin-1"))
+            if hops and not self._forwarded:
+                hops[0] = hops[0]._replace(
+                    protocol=_as_of(hops, forwarded.get(b"x-forwarded-proto", b"")),
+                    host=_as_of(hops, forwarded.get(b"x-forwarded-host", b"")),
+                )
+        client = hops[0].address if hops else address
         if client not in self._allowed:
             raise Elsewhere(f"{client} may not call")
+        return hops
 
-    def _client(self, peer: str, said: bytes) -> Address:
-        """The first address, seen from here, that is no trusted proxy's: what stands before it is
-        what a client may have made up."""
-        client = _read(peer)
-        if client is None:
-            raise Elsewhere("the connection has no address")
-        if client not in self._trusted or not said:
-            return client
-        text = said.decode("latin-1")
-        for one in reversed(_elements(text) if self._forwarded else text.split(",")[-_MOST:]):
-            client = _read(one)
-            if client is None:
+    def _believed(self, said: str) -> list[Hop]:
+        """Back to the first address, seen from here, that is no trusted proxy's: what stands before
+        it is what a client may have made up."""
+        hops: list[Hop] = []
+        if not said:
+            return hops
+        for one in reversed(_elements(said) if self._forwarded else _listed(said)):
+            address = read_address(one.get("for", ""))
+            if address is None:
                 raise Elsewhere("a trusted proxy does not tell the client's address")
-            if client not in self._trusted:
+            hops.append(Hop(address, one.get("proto", ""), one.get("host", "")))
+            if address not in self._trusted:
                 break
-        return client
+        hops.reverse()
+        return hops
 
 
 class _Networks:
@@ -72,7 +94,7 @@ class _Networks:
         return any(address in network for network in self._networks)
 
 
-def _read(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
     """An address with or without a port, IPv6 with or without brackets; one that is IPv4 within
     IPv6 is the former. None: it is none."""
     text = text.strip()
@@ -89,20 +111,33 @@ def _read(text: str) -> Address | None:
     return address
 
 
-def _elements(text: str) -> list[str]:
-    """The ``for`` of each element of a Forwarded field; empty where it is not told. Raises
-    Elsewhere for what is no such field: an element must not hide behind a broken quote."""
-    found, at = [""], 0
+def _as_of(hops: list[Hop], said: bytes) -> str:
+    """What the proxy nearest to the client said: the field may be a list, and begin with what a
+    client made up."""
+    return said.decode("latin-1").split(",")[-len(hops) :][0].strip()
+
+
+def _listed(text: str) -> list[dict[str, str]]:
+    return [{"for": one} for one in text.split(",")[-_MOST:]]
+
+
+def _elements(text: str) -> list[dict[str, str]]:
+    """The elements of a Forwarded field, by the names of their pairs. Raises Elsewhere for what is
+    no such field: an element must not hide behind a broken quote."""
+    found: list[dict[str, str]] = [{}]
+    at = 0
     while at < len(text):
         pair = _PAIR.match(text, at)
         if pair is None:
             raise Elsewhere("a trusted proxy sent a malformed Forwarded field")
-        if pair[1].lower() == "for":
-            found[-1] = re.sub(r"\\(.)", r"\1", pair[2].strip('"'))
+        value = pair[2]
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        found[-1][pair[1].lower()] = value
         at = pair.end()
         if at < len(text):
             if text[at] == ",":
-                found.append("")
+                found.append({})
             elif text[at] != ";":
                 raise Elsewhere("a trusted proxy sent a malformed Forwarded field")
             at += 1

@@ -12,6 +12,7 @@ from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
 from triggerhub_http.bodies import Gone, read_body, unzipped, zipped
 from triggerhub_http.deferred import STATUS
+from triggerhub_http.forwarding import forwarding
 from triggerhub_http.gate import admitted
 from triggerhub_http.listener import RETRY, Listener
 from triggerhub_http.messages import Head, Refusal, read_head, reply_fields, to_event
@@ -145,10 +146,7 @@ class HTTPConnector:
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Reply:
         """Raises ``Refusal`` or ``Gone``."""
-        client = scope["client"]
-        head = read_head(
-            scope["headers"], scope["http_version"], client[0].encode() if client else b"unknown"
-        )
+        head = read_head(scope["headers"], scope["http_version"])
         method, path, query = scope["method"], scope["raw_path"].decode(), scope["query_string"]
         if path[0] != "/" or not query.isascii():
             message = "found a malformed target, expected a path"
@@ -223,7 +221,7 @@ class HTTPConnector:
                     method=method,
                     path=rest,
                     query=scope["query_string"].decode(),
-                    headers=tuple(head.kept),
+                    headers=(*head.kept, *forwarding(head, scope["client"], scope["scheme"])),
                 )
                 if head.batch:
                     reply = await serve_each(listener, head, events_of(request, body))

@@ -52,7 +52,6 @@ class Gate:
             self._signatures = Signatures("spec.source.signature", source.signature, subscription)
         self._needs = frozenset(
             {
-                *({self._places.needs} if self._places else ()),
                 *(self._holders.needs if self._holders else ()),
                 *(self._signatures.needs if self._signatures else ()),
             }
@@ -80,7 +79,7 @@ class Gate:
         asked = self._asked(head.kept)
         if self._places is not None:
             try:
-                self._places.check(peer, asked.get(self._places.needs, b""))
+                head.believed = self._places.check(peer, head.forwarded)
             except Elsewhere as error:
                 self._refuse(403, "AddressRefused", str(error))
         stated = None
@@ -100,9 +99,9 @@ class Gate:
         found: dict[bytes, bytes] = {}
         for name, value in fields:
             if name in self._needs:
-                if name in found and name != b"forwarded":
+                if name in found:
                     self._refuse(400, "BadRequest", f"found 2 fields {name.decode()}, expected one")
-                found[name] = b"%b, %b" % (found[name], value) if name in found else value
+                found[name] = value
         return found
 
     async def _held(self, holders: Holders, asked: dict[bytes, bytes]) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import product
 from json import dumps
 from urllib.parse import unquote
 
 from triggerhub.cloudevents import BATCH, STRUCTURED, CloudEventError, decode
 from triggerhub.event import EMPTY, Event, Reply, Request
+from triggerhub_http.addresses import Hop
 from triggerhub_http.ulid import Clock, chance
 
 Field = tuple[bytes, bytes]
@@ -31,14 +33,25 @@ _HOP_BY_HOP = frozenset(
         b"http2-settings",
     }
 )
-_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_FORWARDED = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
+     b"x-forwarded-port", b"x-forwarded-prefix", b"x-real-ip"}
+)  # fmt: skip
 _NOTED = frozenset({b"content-type", b"idempotency-key", b"ce-id", b"ce-specversion", b"prefer"})
 CALLER = b"triggerhub-caller"
 """Tells the function who calls: said by the hub alone."""
-_SPECIAL = _HOP_BY_HOP | _FORWARDED | _NOTED | {b"host", b"content-length", b"expect", CALLER}
+# A function behind WSGI or CGI reads x_real_ip as x-real-ip (RFC 3875, section 4.1.18).
+_DISGUISED = frozenset(
+    b"".join(spelt)
+    for name in _FORWARDED | {CALLER}
+    for spelt in product(*((b"-", b"_") if c == 0x2D else (bytes((c,)),) for c in name))
+    if b"_" in spelt
+)
+_SPECIAL = (
+    _HOP_BY_HOP | _FORWARDED | _NOTED | _DISGUISED | {b"host", b"content-length", b"expect", CALLER}
+)
 _SPECIAL_IN_REPLY = _HOP_BY_HOP | {b"content-length", b"date"}
 _NO_BODY = frozenset({204, 304})  # RFC 9110, section 6.4.1
-_HTTP = (b"x-forwarded-proto", b"http")
 _CLOSE = (b"connection", b"close")
 _clock = Clock()
 
@@ -70,12 +83,17 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
 class Head:
     """What a request's header fields say."""
 
-    __slots__ = ("body", "content_type", "event_id", "event_version", "host", "idempotency_key",
-                 "kept", "length", "prefer")  # fmt: skip
+    __slots__ = ("believed", "body", "content_type", "event_id", "event_version", "forwarded",
+                 "host", "idempotency_key", "kept", "length", "prefer")  # fmt: skip
 
     def __init__(self) -> None:
         self.kept: list[Field] = []
-        """The end-to-end fields, and who called."""
+        """The end-to-end fields, but for those that say how the request came."""
+        self.forwarded: dict[bytes, bytes] = {}
+        """What it says itself of how it came, by field: whoever calls may have made it up."""
+        self.believed: list[Hop] = []
+        """And what of that is believed: from whom it came, the client first, up to whom is
+        connected. Empty: whom is connected is the client."""
         self.host = ""
         self.body = False
         """Whether a body follows (RFC 9112, section 6.3)."""
@@ -106,17 +124,12 @@ class Head:
         return bool(self.idempotency_key or self.event_id) or self.cloud_event or self.batch
 
 
-def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head:
-    """Raises ``Refusal`` (400) unless there is one Host field (RFC 9112, section 3.2).
-
-    The client is appended to ``x-forwarded-for``; protocol and host are set where no proxy in
-    front set them already.
-    """
+def read_head(fields: Iterable[Field], http_version: str) -> Head:
+    """Raises ``Refusal`` (400) unless there is one Host field (RFC 9112, section 3.2)."""
     head = Head()
     kept = head.kept
     host: bytes | None = None
     named: set[bytes] | None = None
-    forwarded: dict[bytes, bytes] | None = None
     for pair in fields:
         name = pair[0]
         if name not in _SPECIAL:
@@ -128,9 +141,8 @@ def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head
         elif name == b"connection":
             named = (named or set()).union(map(bytes.strip, pair[1].lower().split(b",")))
         elif name in _FORWARDED:
-            forwarded = forwarded or {}
-            before = forwarded.get(name)
-            forwarded[name] = pair[1] if before is None else b"%b, %b" % (before, pair[1])
+            before = head.forwarded.get(name)
+            head.forwarded[name] = pair[1] if before is None else b"%b, %b" % (before, pair[1])
         else:
             _note(head, pair)
     if host is not None:
@@ -139,13 +151,6 @@ def read_head(fields: Iterable[Field], http_version: str, client: bytes) -> Head
         raise Refusal(400, "BadRequest", "found 0 Host fields, expected one", close=True)
     if named is not None and not named.isdisjoint(pair[0] for pair in kept):
         kept[:] = [pair for pair in kept if pair[0] not in named]
-    if forwarded is not None:
-        _append_forwarded(kept, forwarded, client, host)
-    else:
-        kept.append((b"x-forwarded-for", client))
-        kept.append(_HTTP)
-        if host:
-            kept.append((b"x-forwarded-host", host))
     return head
 
 
@@ -169,17 +174,6 @@ def _note(head: Head, pair: Field) -> None:
             head.prefer = f"{head.prefer}, {text}" if head.prefer else text
         else:
             head.event_version = text
-
-
-def _append_forwarded(
-    kept: list[Field], before: dict[bytes, bytes], client: bytes, host: bytes | None
-) -> None:
-    first = before.get(b"x-forwarded-for")
-    kept.append((b"x-forwarded-for", client if first is None else b"%b, %b" % (first, client)))
-    kept.append((b"x-forwarded-proto", before.get(b"x-forwarded-proto", b"http")))
-    host = before.get(b"x-forwarded-host") or host
-    if host:
-        kept.append((b"x-forwarded-host", host))
 
 
 def to_event(source: str, head: Head, request: Request, path: str, body: bytes) -> Event:

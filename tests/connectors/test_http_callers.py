@@ -239,7 +239,7 @@ def places(**spec: Any) -> Places:
 
 def admitted(found: Places, peer: str, said: str) -> bool:
     try:
-        found.check(peer, said.encode("latin-1"))
+        found.check(peer, dict.fromkeys((b"x-forwarded-for", b"forwarded"), said.encode("latin-1")))
     except Elsewhere:
         return False
     return True

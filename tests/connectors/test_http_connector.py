@@ -275,6 +275,7 @@ async def test_a_request_reaches_the_function_and_its_answer_comes_back(rig: Rig
         b"x-forwarded-for": b"127.0.0.1",
         b"x-forwarded-proto": b"http",
         b"x-forwarded-host": b"shop.example",
+        b"forwarded": b"for=127.0.0.1;host=shop.example;proto=http",
     }
 
 
