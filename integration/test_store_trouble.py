@@ -282,6 +282,29 @@ class TestTrouble:
             async with tools.jetstream(nats.server) as context:
                 assert (await context.stream_info(f"{prefix}-inbox")).state.messages == 0
 
+    async def test_damaged_entries_of_an_inbox_stop_nothing_behind_them(
+        self, nats: Nats, url: str
+    ) -> None:
+        prefix = url.partition("prefix=")[2].partition("&")[0]
+        async with JetStreamStore(url) as store, tools.jetstream(nats.server) as context:
+            inbox = store.inbox("a.b.c")
+            await inbox.put(letter(3_000_000).event)
+            stream = f"{prefix}-inbox"
+            first = await context.get_msg(stream, 1)
+            assert first.subject is not None
+            await context.delete_msg(stream, 1)  # a further piece: the first one comes last
+            await context.publish(f"{prefix}.inbox.entry.a.b.c.4.x", b"\xff{\nx")
+            await inbox.put(letter(10).event)
+            lacking, garbage, good = await inbox.read()
+            assert lacking.event.fault is not None
+            assert "is missing" in lacking.event.fault
+            assert len(lacking.event.data) > 1_000_000
+            assert garbage.event.fault is not None
+            assert garbage.event.data == b"x"
+            assert good.event == letter(10).event
+            await inbox.remove([lacking.number, garbage.number, good.number])
+            assert (await context.stream_info(stream)).state.messages == 0
+
 
 class TestConfiguration:
     async def test_another_size_and_age_are_respected_and_said(

@@ -144,6 +144,16 @@ async def test_what_this_process_put_is_not_read_again() -> None:
         assert hub.ids() == [str(number) for number in range(101)]
 
 
+async def test_what_no_request_can_be_made_of_is_put_aside_and_the_next_is_delivered() -> None:
+    async with process() as hub:
+        await hub.put(0, extensions={"tenant": 7})
+        await hub.put(1)
+        await until(lambda: hub.ids() == ["1"])
+        await until(lambda: not hub.store.inbox(NAME).entries)
+        (letter,) = hub.store.dead_letters.letters.values()
+        assert (letter.event.id, letter.reason) == ("0", "Undecodable")
+
+
 async def test_what_another_process_put_is_delivered_in_its_place() -> None:
     shared = Shared()
     async with process(shared) as one, process(shared) as two:

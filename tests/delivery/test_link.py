@@ -324,6 +324,22 @@ async def test_what_the_source_could_not_read_is_a_dead_letter_and_never_sent() 
     assert (letter.reason, letter.detail, letter.attempts) == ("Undecodable", "no JSON", 0)
 
 
+@pytest.mark.parametrize("redelivered", [0, 1])
+@pytest.mark.parametrize("url", ["", "http://graveyard.test/in"])
+async def test_what_cannot_be_made_a_request_is_a_dead_letter_and_ends_nothing(
+    redelivered: int, url: str
+) -> None:
+    bench = Bench(lambda sent: 200, replace(TARGET, dead_letter_url=url or None))
+    wrong = event(extensions={"tenant": 7}, redelivered=redelivered)
+    assert (await bench.link(wrong)).settled is Settled.DEAD
+    assert bench.function.sent == []
+    (letter,) = bench.store.dead_letters.letters.values()
+    assert (letter.reason, letter.event.data) == ("Undecodable", b"x")
+    assert letter.detail.startswith("it cannot be encoded as a request: TypeError")
+    assert (await bench.link(event(2))).settled is Settled.ACCEPTED
+    assert bench.conserved()
+
+
 @pytest.mark.parametrize(
     ("answer", "status"),
     [(refused(), 503), (99.0, 504), (BrokenReply("garbage"), 502), (500, 500), (302, 302)],

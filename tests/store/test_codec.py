@@ -154,9 +154,34 @@ def test_a_request_that_nobody_waits_for_is_kept() -> None:
     assert letter_of(letter_row(letter)).event == event
 
 
-def test_an_entry_that_makes_no_sense_is_told() -> None:
-    with pytest.raises(StoreError, match="entry 7 of an inbox is damaged"):
-        entry_of(7, "{}", b"")
+_PUT = '{"event": {"id": "1", "source": "s", "type": "t"}, "time": null, "extensions": {}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"\xff\xfe", b"{}", b"[]", b"null", b"7", b"[" * 100_000,
+        _PUT.replace('"1"', "1").encode(),
+        _PUT.replace('"s"', "null").encode(),
+        _PUT.replace("null", '"noon"').encode(),
+        _PUT.replace("{}", "[1]").encode(),
+        _PUT.replace("{}", '{"a": 1}').encode(),
+        _PUT.replace("{}", '{}, "request": ["GET", 1, "", []]').encode(),
+        _PUT.replace("{}", '{}, "request": "GET"').encode(),
+        _PUT.replace("{}", '{}, "coordinates": {}').encode(),
+    ],
+    ids=lambda text: str(text[:90]),
+)  # fmt: skip
+def test_an_entry_that_makes_no_sense_is_to_become_a_dead_letter_with_its_bytes(
+    text: bytes,
+) -> None:
+    assert entry_of(7, _PUT.encode(), b"data").event.fault is None
+    number, event = entry_of(7, text, b"data")
+    assert event.fault is not None
+    assert event.fault.startswith("entry 7 of the inbox is damaged: ")
+    assert event.origin is not None
+    assert (number, event.id, event.data) == (7, "7", b"data")
+    assert event.origin().value == text + b"\ndata"
 
 
 def test_data_that_the_source_has_as_it_is_is_kept_once() -> None:

@@ -699,6 +699,28 @@ class TestInbox:
         left = await store._writer.read(lambda db: db.execute("SELECT key FROM once").fetchall())
         assert left == [("long",)]
 
+    async def test_what_a_damaged_row_holds_stops_nothing_behind_it(
+        self, store: SQLiteStore
+    ) -> None:
+        inbox = store.inbox("a.b.c")
+        numbers = [(await inbox.put(_letter().event)).number for _ in range(4)]
+        rows = ((b"\xff{", b"data", 9), ("{", "\u00e9", "x"), (7, 8, 9))
+
+        def damage(db: sqlite3.Connection) -> None:
+            for number, row in zip(numbers, rows, strict=False):
+                db.execute(
+                    "UPDATE inbox SET event = ?, data = ?, size = ? WHERE number = ?",
+                    (*row, number),
+                )
+
+        await store._writer.write(damage)
+        entries = await inbox.read()
+        assert [entry.number for entry in entries] == numbers
+        assert [entry.event.fault is None for entry in entries] == [False] * 3 + [True]
+        assert [entry.event.data for entry in entries[:3]] == [b"data", "\u00e9".encode(), b"8"]
+        await inbox.remove(numbers)
+        assert await store.waiting() == {}
+
     async def test_inboxes_made_in_two_processes_at_once_share_nothing(
         self, store: SQLiteStore, directory: Path
     ) -> None:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import structlog
+
 from triggerhub.connector import NotTaken
 from triggerhub.delivery.course import evidence_fields
 from triggerhub.delivery.encoding import encode_binary, head_prefix
@@ -15,6 +17,8 @@ from triggerhub.delivery.transport import Away, BrokenReply, NoReply, Transport,
 from triggerhub.delivery.waits import Waits
 from triggerhub.event import EMPTY, Event, Origin, Reply
 from triggerhub.store.records import DeadLetter, Elsewhere, Store, StoreError
+
+log = structlog.get_logger(__name__)
 
 
 class Handover:
@@ -45,9 +49,11 @@ class Handover:
             nonlocal letter
             target = self._aimed()
             # A letter that has got there is not written again while its entry waits for the disk.
-            if letter.elsewhere is None and target.dead_letter_url is not None:
-                return await self._post(target.dead_letter_url, letter)
-            if letter.elsewhere is None and target.letters is not None:
+            if letter.elsewhere is None and (url := target.dead_letter_url) is not None:
+                request = self._request(url, letter)
+                if request is not None:
+                    return await self._post(url, *request)
+            elif letter.elsewhere is None and target.letters is not None:
                 letter = _entry(letter, await target.letters.lay_down(letter))
             try:
                 await self._store.dead_letters.add(letter)
@@ -88,10 +94,21 @@ class Handover:
                 tries += 1
                 await self._waits.pause(self._aimed().retry.wait(tries, random.random))
 
-    async def _post(self, url: str, letter: DeadLetter) -> None:
+    def _request(self, url: str, letter: DeadLetter) -> tuple[bytes, bytes] | None:
+        """None: it cannot be one, and that may be why it died. The store takes it."""
         endpoint = parse_endpoint(url)
         prefix = head_prefix(endpoint.path, endpoint.host_header, self._agent)
-        head, body = encode_binary(prefix, letter.event, 1, _header_fields(letter))
+        try:
+            return encode_binary(prefix, letter.event, 1, _header_fields(letter))
+        except Exception as error:  # noqa: BLE001 - any would end the hub, each time it comes
+            log.warning(
+                "dead_letter.unfit", url=url, event_id=letter.event.id, error=repr(error),
+                message="it cannot be sent to the dead letter URL, so the hub's store keeps it",
+            )  # fmt: skip
+            return None
+
+    async def _post(self, url: str, head: bytes, body: bytes) -> None:
+        endpoint = parse_endpoint(url)
         try:
             reply = await self._send(endpoint, head, body, self._aimed().timeout)
         except (Away, NoReply, BrokenReply) as error:

@@ -46,6 +46,10 @@ def unheard(binding: str) -> None:
     """In the place of whoever wants to know that a binding changed."""
 
 
+class Unfit(Exception):  # noqa: N818 - a fact about the event
+    """It cannot be made a request."""
+
+
 class Link:
     """The delivering end of one binding: what a subscription's ``emit`` is."""
 
@@ -119,6 +123,9 @@ class Link:
             wall, began = time.time(), time.perf_counter()
             try:
                 reply = await self._post(event, 1, target)
+            except Unfit as error:
+                event = replace(event, fault=str(error))
+                return await self._persist(Course(event, wall), None)
             except (Away, NoReply, BrokenReply) as error:
                 return await self._persist(*self._began(event, wall, began, None, error))
             if not 200 <= reply.status < 300:
@@ -135,13 +142,19 @@ class Link:
             raise
 
     def _post(self, event: Event, attempt: int, target: Target) -> Awaitable[Reply]:
-        """One attempt."""
+        """One attempt. Raises ``Unfit``."""
         endpoint, request = self._endpoint, event.request
+        try:
+            if request is None:
+                head, body = self._encode(self._prefix, event, attempt)
+            else:
+                path, host = endpoint.path, endpoint.host_header
+                head, body = encode_request(path, host, event, request, attempt)
+        except Exception as error:
+            # Whatever it is, it would come again with the event, and end the hub each time.
+            raise Unfit(f"it cannot be encoded as a request: {error!r}") from error
         if request is None:
-            head, body = self._encode(self._prefix, event, attempt)
             return self._send(endpoint, head, body, target.timeout, self._keep)
-        path, host = endpoint.path, endpoint.host_header
-        head, body = encode_request(path, host, event, request, attempt)
         return self._send(
             endpoint, head, body, target.timeout, self._keep,
             head_request=request.method == "HEAD",
@@ -191,7 +204,8 @@ class Link:
         course.fate = f"accepted with {course.describe()}"
         return _ACCEPTED
 
-    async def _attempt(self, course: Course) -> Verdict:
+    async def _attempt(self, course: Course) -> Verdict | None:
+        """None: the event cannot be sent, which is its fault from now on."""
         target = self._aimed()
         if course.first is None:
             course.first = asyncio.get_running_loop().time()
@@ -202,6 +216,9 @@ class Link:
             reply = await self._post(course.event, len(course.attempts) + 1, target)
             if self._answers and reply.truncated and 200 <= reply.status < 300:
                 raise _too_large()
+        except Unfit as error:
+            course.event = replace(course.event, fault=str(error))
+            return None
         except (Away, NoReply, BrokenReply) as error:
             failure, reply = error, None
         verdict = self._note(course, wall, time.perf_counter() - began, reply, failure)

@@ -18,7 +18,8 @@ LETTER_COLUMNS = (
 
 LetterRow = tuple[str, str, str, str, str, str, bytes, bytes | None, bytes, str | None]
 
-_ATTRIBUTES = ("id", "source", "type", "datacontenttype", "subject", "key", "fault")
+_REQUIRED = ("id", "source", "type")
+_ATTRIBUTES = (*_REQUIRED, "datacontenttype", "subject", "key", "fault")
 
 
 def searchable(text: str) -> str:
@@ -92,17 +93,49 @@ def entry_text(event: Event) -> str:
     return json.dumps(kept, default=str)
 
 
-def entry_of(number: int, text: str, data: bytes) -> Entry:
-    """Raises ``StoreError`` when the text makes no sense."""
+def entry_of(number: int, text: bytes, data: bytes) -> Entry:
+    """Where the text makes no sense, ``damaged``: what comes behind it must not wait for it."""
     try:
-        kept = json.loads(text)
+        kept = json.loads(text.decode())
         event = _event(kept, data)
+        _check(event)
         if "coordinates" in kept:
             origin = _origin(kept, _bytes(kept["key"]), data)
             event = replace(event, origin=lambda: origin)
         return Entry(number, event)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"entry {number} of an inbox is damaged: {error!r}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        return damaged(number, text, data, repr(error))
+
+
+def damaged(number: int, text: bytes, data: bytes, why: str) -> Entry:
+    """An entry that is no event any more: as one that becomes a dead letter, with all its bytes
+    (``origin.value``: the text, a line feed, the data)."""
+    origin = Origin(coordinates={"entry": str(number)}, value=text + b"\n" + data)
+    event = Event(
+        id=str(number),
+        source="/triggerhub/inbox",
+        type="dev.triggerhub.inbox.damaged",
+        data=data,
+        origin=lambda: origin,
+        fault=f"entry {number} of the inbox is damaged: {why}",
+    )
+    return Entry(number, event)
+
+
+def _check(event: Event) -> None:
+    """Raises ``TypeError`` for an attribute that nobody puts."""
+    for name in _ATTRIBUTES:
+        value = getattr(event, name)
+        if not isinstance(value, str) and (value is not None or name in _REQUIRED):
+            raise TypeError(f"{name} is {type(value).__name__}, expected str")
+    for name, value in event.extensions.items():
+        if not isinstance(value, str):
+            raise TypeError(f"extension {name} is {type(value).__name__}, expected str")
+    request = event.request
+    if request is not None and not all(
+        isinstance(text, str) for text in (request.method, request.path, request.query)
+    ):
+        raise TypeError("the request's method, path and query are to be str")
 
 
 def _event_fields(event: Event) -> dict[str, Any]:

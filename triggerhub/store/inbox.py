@@ -80,8 +80,9 @@ class SQLiteInbox:
             if inbox is None:
                 return []
             rows = db.execute(
-                "SELECT number, event, data FROM inbox WHERE number > ? AND number <= ?"
-                " ORDER BY number LIMIT ?",
+                # As bytes: what is no text any more must not end the reading.
+                "SELECT number, CAST(event AS BLOB), CAST(data AS BLOB) FROM inbox"
+                " WHERE number > ? AND number <= ? ORDER BY number LIMIT ?",
                 (max(after, inbox.id * _NUMBERS), inbox.last, max(0, limit)),
             )
             found: list[Entry] = []
@@ -107,7 +108,7 @@ class SQLiteInbox:
                 return
             gone = db.execute(
                 "DELETE FROM inbox WHERE number IN (SELECT value FROM json_each(?))"
-                " AND number > ? AND number <= ? RETURNING size",
+                " AND number > ? AND number <= ? RETURNING CAST(size AS INTEGER)",
                 (wanted, inbox.id * _NUMBERS, inbox.last),
             ).fetchall()
             db.execute(

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from triggerhub.connector import InboxFull
 from triggerhub.event import Event
-from triggerhub.store.codec import entry_of, entry_text
+from triggerhub.store.codec import damaged, entry_of, entry_text
 from triggerhub.store.jetstream.names import text_of, word
-from triggerhub.store.jetstream.pieces import Pieces
+from triggerhub.store.jetstream.pieces import Missing, Pieces
 from triggerhub.store.jetstream.server import Changed, Full, Message, Server, together
 from triggerhub.store.jetstream.streams import Stream, Streams
 from triggerhub.store.records import Entry, Put, Room, StoreError, Waiting
@@ -102,6 +102,8 @@ class JetStreamInbox:
                 break
             seq = message.seq + 1
             entry = await self._entry(message)
+            if entry is None:
+                continue
             size -= len(entry.event.data)
             if found and size < 0:
                 break
@@ -221,12 +223,19 @@ class JetStreamInbox:
                 f"events and {room.size} bytes"
             )
 
-    async def _entry(self, message: Message) -> Entry:
+    async def _entry(self, message: Message) -> Entry | None:
+        """None: it was removed meanwhile."""
         rest = message.subject.replace(f".{ENTRY}.", f".{_REST}.", 1)
-        line, _, data = (await self._pieces.whole(message, rest)).partition(b"\n")
         number = message.seq << _MARK | self._mark
+        try:
+            line, _, data = (await self._pieces.whole(message, rest)).partition(b"\n")
+        except Missing as error:
+            if await self._find(number) is None:
+                return None
+            line, _, data = error.found.partition(b"\n")
+            return damaged(number, line, data, str(error))
         self._know(number, message.subject, whole=self._pieces.one(message))
-        return entry_of(number, line.decode(), data)
+        return entry_of(number, line, data)
 
     async def _remove(self, number: int) -> None:
         kept = self._known.pop(number, None) or await self._find(number)

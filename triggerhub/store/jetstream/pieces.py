@@ -14,6 +14,14 @@ _HEADERS = 1024
 _LEAST = 256
 
 
+class Missing(StoreError):  # noqa: N818 - a fact about the message
+    """A piece is not there. ``found``: the bytes of those that are."""
+
+    def __init__(self, message: str, found: bytes) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 @dataclass(frozen=True, slots=True)
 class Pieces:
     """The first piece's message makes the whole be there: it comes last. What it lacks is under
@@ -44,14 +52,19 @@ class Pieces:
         return _PIECES not in first.headers
 
     async def whole(self, first: Message, rest: str) -> bytes:
-        """All of it. Raises ``StoreError``, also where a piece is missing."""
+        """All of it. Raises ``StoreError``, and ``Missing`` where a piece is."""
         size, _, number = first.headers.get(_PIECES, "0 0").partition(" ")
         subjects = [f"{rest}.{size}-{n}" for n in range(1, int(number) + 1)]
         parts = [first.data]
+        missing = []
         for subject, part in zip(
             subjects, await self.server.get_all(self.stream, subjects), strict=True
         ):
             if part is None:
-                raise StoreError(f"stream {self.stream.name}: {subject} is missing")
-            parts.append(part.data)
+                missing.append(subject)
+            else:
+                parts.append(part.data)
+        if missing:
+            what = f"stream {self.stream.name}: {missing[0]} is missing"
+            raise Missing(what, b"".join(parts))
         return b"".join(parts)
