@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from triggerhub_http.framing import Malformed, origin_form
 from triggerhub_http.messages import Refusal
 from triggerhub_http.outbox import Flow, Outbox, Outgoing
 
@@ -21,6 +24,8 @@ _PIECE = 16 * 1024
 """The parser gets no more at once: a head that is too long is noticed in time."""
 _LINGER = 2.0
 _MAX_DISCARDED = 16 * 1024 * 1024
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # what clients send wrong is answered, and no line of ours
@@ -46,6 +51,10 @@ class Protocol(HttpToolsProtocol):
         self._deaf = False
         self._discarded = 0
         self._last_words = b""
+        self._rest = b""
+        """What came with an offer of another protocol and is not read yet."""
+        self._again = False
+        """The parser reads a head that was read before."""
         self._next: RequestResponseCycle | None = None
         self._running: RequestResponseCycle | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -74,6 +83,13 @@ class Protocol(HttpToolsProtocol):
             for at in range(0, len(data), _PIECE):
                 self._feed(data[at : at + _PIECE])
 
+    def eof_received(self) -> None:
+        """A client that has nothing more to say is gone: whether it still reads cannot be told. But
+        it gets what is answered already, and hears of a request without its end."""
+        if self._within_head or self._within_body:
+            self._refuse(Refusal(400, "BadRequest", "found a request without its end"))
+        self.transport.flush()  # type: ignore[attr-defined]
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._since = self.loop.time()
@@ -85,7 +101,11 @@ class Protocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         size = self._head_size = self._head_size + len(data)
-        super().data_received(data)
+        self._rest = data
+        while self._rest and not self._deaf:
+            fed, self._rest = self._rest, b""
+            self._fed = fed
+            super().data_received(fed)
         if self._head_size < size or size == len(data):
             self._since = self.loop.time()  # a head began, or something else than heads came
         elif size > MAX_HEAD:
@@ -95,20 +115,45 @@ class Protocol(HttpToolsProtocol):
     # What uvicorn asks.
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(Refusal(400, "BadRequest", "found a malformed request, expected HTTP/1.1"))
+        error = sys.exception()
+        known = error.__context__ if error is not None else None
+        found = str(known) if isinstance(known, Malformed) else "found a malformed request"
+        self._refuse(Refusal(400, "BadRequest", f"{found}, expected HTTP/1.1"))
 
     def _unsupported_upgrade_warning(self) -> None:
-        # The parser lost its place: what follows cannot be told from the other protocol. The
-        # offer is declined by a plain answer, and then the connection ends.
-        self._deaf = True
-        self.cycle.keep_alive = False
-        if self.cycle.response_complete:
-            self.transport.close()
+        # The offer is not taken up (RFC 9110, section 7.8): what follows is the request's body and
+        # the next request. The parser took neither; another one does, from a head that ends alike.
+        upgrade = sys.exception()
+        assert isinstance(upgrade, httptools.HttpParserUpgrade)
+        self._rest = self._fed[upgrade.args[0] :]
+        framing = (pair for pair in self.headers if pair[0] in _FRAMING)
+        head = b"".join(b"%b: %b\r\n" % pair for pair in framing)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._again = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % head)
+        self._again = False
+
+    def on_message_begin(self) -> None:
+        if not self._again:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._again:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after the head is a trailer: no field of the request (RFC 9110, 6.5.1).
         if self.cycle is None or self.cycle.scope is not self.scope:
             super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._again:
+            return
+        parser = self.parser
+        method, version = parser.get_method().decode(), parser.get_http_version()
+        self.url = origin_form(method, version, self.url, self.headers)
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._head_size = 0
@@ -116,6 +161,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head_size = 0
+        if self.parser.should_upgrade():
+            return  # its body is still to come
         # Also of what is answered already: ``_may_close`` must know.
         self.cycle.more_body = False
         self.cycle.message_event.set()

@@ -770,15 +770,6 @@ async def test_an_address_that_is_none_is_said_plainly(address: str) -> None:
         )
 
 
-async def test_an_offer_to_upgrade_is_declined_by_a_plain_answer(rig: Rig) -> None:
-    await rig.serve()
-    client = await rig.client()
-    client.send(get("/a", "connection: upgrade, http2-settings", "upgrade: h2c"))
-    status, fields, body = await client.reply()
-    assert (status, fields["connection"], body) == (200, "close", b"orders GET /a? ")
-    assert await client.closed()
-
-
 async def test_a_full_url_as_target_is_read(rig: Rig) -> None:
     await rig.serve({"host": "shop.example", "path": "/a"})
     assert (await rig.ask(get("http://shop.example/a/b?c")))[2] == b"orders GET /b?c "
