@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from integration.servers import Server, cached, free_port, get_now, needs, say, unavailable
+from integration.servers import (
+    Listening,
+    Server,
+    cached,
+    free_port,
+    get_now,
+    needs,
+    say,
+    unavailable,
+)
 
 KINESIS_LOCAL = "0.6.2"
 MOTO = "5.2.5"
@@ -27,8 +35,8 @@ net.Server.prototype.listen = function (options, ...rest) {
 """
 
 
-class _Endpoint:
-    """A server that is ready when it takes connections."""
+class _Endpoint(Listening):
+    """One, of which nothing is left when it ends."""
 
     def __init__(self, name: str, command: list[str], folder: Path, port: int) -> None:
         self.port = port
@@ -38,27 +46,6 @@ class _Endpoint:
     def endpoint(self) -> str:
         """Its URL."""
         return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start, on the same port as before and without any data, and wait until it answers."""
-        self._server.start(self._listening)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill9(self) -> None:
-        self._server.kill9()
-
-    def pause(self) -> None:
-        self._server.pause()
-
-    def resume(self) -> None:
-        self._server.resume()
-
-    def _listening(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Kinesis(_Endpoint):

@@ -265,7 +265,35 @@ class Server:
         return self._log.read_text(errors="replace")[-2000:]
 
 
-class Kafka:
+class Listening:
+    """A server that is ready when it takes connections at ``port``."""
+
+    port: int
+    _server: Server
+
+    def start(self) -> None:
+        """Start, on the same port and data as before, and wait until it takes connections."""
+        self._server.start(self._listening)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill9(self) -> None:
+        self._server.kill9()
+
+    def pause(self) -> None:
+        self._server.pause()
+
+    def resume(self) -> None:
+        self._server.resume()
+
+    def _listening(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Kafka(Listening):
     """A single Apache Kafka node in KRaft mode. It creates topics on its own, as Kafka does by
     default. Beside its plain listener it has others, with TLS, with login, with both."""
 
@@ -332,25 +360,9 @@ class Kafka:
             "--add-config", f"SCRAM-SHA-512=[password={password}]",
         )  # fmt: skip
 
-    def start(self) -> None:
-        """Start, on the same port and data as before, and wait until it takes connections."""
-        self._server.start(self._listening)
-
     def running(self) -> bool:
         """False: it was stopped, or ended by itself."""
         return self._server.running()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill9(self) -> None:
-        self._server.kill9()
-
-    def pause(self) -> None:
-        self._server.pause()
-
-    def resume(self) -> None:
-        self._server.resume()
 
     def _properties(self, folder: Path) -> str:
         users = f'user_{self.USER}="{self.PASSWORD}"'
@@ -378,11 +390,6 @@ class Kafka:
             ),
         )
 
-    def _listening(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
     def _java(self, main: str, *arguments: str) -> None:
         done = subprocess.run(
             ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{self._libs}/*", main, *arguments],
@@ -399,7 +406,7 @@ def _addresses(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
-class Nats:
+class Nats(Listening):
     """A single nats-server with JetStream, as ``settings`` (its configuration language) add."""
 
     def __init__(self, folder: Path, settings: str = "", *, jetstream: bool = True) -> None:
@@ -423,27 +430,6 @@ class Nats:
             f"host: 127.0.0.1\nport: {self.port}\nhttp: 127.0.0.1:{self.monitor}\n"
             f"{self._store}\n{settings}\n"
         )
-
-    def start(self) -> None:
-        """Start, on the same port and data as before, and wait until it takes connections."""
-        self._server.start(self._listening)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill9(self) -> None:
-        self._server.kill9()
-
-    def pause(self) -> None:
-        self._server.pause()
-
-    def resume(self) -> None:
-        self._server.resume()
-
-    def _listening(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def pkcs8(certificate: trustme.LeafCert) -> bytes:
