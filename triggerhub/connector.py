@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from triggerhub.event import EMPTY, Event, Origin, Outcome, Reply, Settled
-from triggerhub.fields import Checked, Rule
+from triggerhub.fields import Checked, Rule, Text
 
 
 class Order(StrEnum):
@@ -94,6 +94,22 @@ class Placed(NamedTuple):
 
     source: Any
     place: Any
+
+
+class SeekOnce(SourceModel):
+    """Base of the field ``seek`` of a ``Seeker``'s model; ``to``, where to, is the kind's own."""
+
+    id: Annotated[
+        str,
+        Text(
+            "[A-Za-z0-9._:+-]{1,63}",
+            "1 to 63 of a-z, A-Z, 0-9, '.', '_', ':', '+', '-', such as 2026-11-23-a",
+            63,
+        ),
+    ] = Field(
+        description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
+        "choose another."
+    )
 
 
 class Cleanup(StrEnum):
@@ -400,7 +416,7 @@ class Cleaner(Protocol[S_contra]):
 
 class Seeker(Protocol[S_contra]):
     """A connector whose sources keep positions that a manifest may move may also be this. Its
-    model then has a field ``seek``, None where nothing is to be moved, with an attribute ``id``.
+    model then has a field ``seek``, a ``SeekOnce``, None where nothing is to be moved.
 
     ``listen`` does what is not done yet before it emits the first event; this is for a trigger
     that is paused. Both report what is done, ``Report.sought``, whoever did it.

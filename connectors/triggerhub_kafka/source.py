@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from triggerhub.connector import Cleanup, LetterPlaces, Placed, SourceModel
+from triggerhub.connector import Cleanup, LetterPlaces, Placed, SeekOnce, SourceModel
 from triggerhub.fields import IPV6, PORT, Rule, Text, Time
 from triggerhub_kafka.patterns import Pattern, compiled
 from triggerhub_kafka.security import SchemaRegistry, Security
@@ -89,20 +89,9 @@ class StartAt(SourceModel):
         return found
 
 
-class Seek(SourceModel):
+class Seek(SeekOnce):
     """Move the group's positions, once."""
 
-    id: Annotated[
-        str,
-        Text(
-            "[A-Za-z0-9._:+-]{1,63}",
-            "1 to 63 of a-z, A-Z, 0-9, '.', '_', ':', '+', '-', such as 2026-11-23-a",
-            63,
-        ),
-    ] = Field(
-        description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
-        "choose another."
-    )
     to: Literal["Latest", "Earliest"] | StartAt = Field(
         description="Where to, as in startFrom; partitions that offsets do not name stay where "
         "they are."

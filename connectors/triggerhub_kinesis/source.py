@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from triggerhub.connector import Cleanup, Reference, SourceModel
+from triggerhub.connector import Cleanup, Reference, SeekOnce, SourceModel
 from triggerhub.credentials import Account
 from triggerhub.fields import IPV6, PORT, Rule, Text, Time
 
@@ -53,20 +53,9 @@ class StartAt(SourceModel):
     )
 
 
-class Seek(SourceModel):
+class Seek(SeekOnce):
     """Move the checkpoints, once."""
 
-    id: Annotated[
-        str,
-        Text(
-            "[A-Za-z0-9._:+-]{1,63}",
-            "1 to 63 of a-z, A-Z, 0-9, '.', '_', ':', '+', '-', such as 2026-11-23-a",
-            63,
-        ),
-    ] = Field(
-        description="Of your choice, such as 2026-11-23-a. Each is done once; to seek again, "
-        "choose another."
-    )
     to: Literal["Latest", "TrimHorizon"] | StartAt = Field(
         description="Where to, as in startFrom: in every shard."
     )
