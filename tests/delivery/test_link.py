@@ -353,6 +353,8 @@ async def test_a_synchronous_request_gets_one_attempt_and_an_answer(
     assert (outcome.settled, outcome.reply.status) == (None, status)
     assert len(bench.function.sent) == 1
     assert bench.link.tally.given_back == 1
+    (delivery,) = bench.link.tally.deliveries("")
+    assert delivery.detail.startswith("answered to the caller: ")
     assert bench.letters == []
 
 
