@@ -217,6 +217,7 @@ class HTTPConnector:
                     listener, rest = await self._routed(head, method, path)
                     if listener.claim.name != name:
                         raise Refusal(503, "Stopping", "its trigger stopped: try again", RETRY)
+                listener.name_parameters(head, path)
                 request = Request(
                     method=method,
                     path=rest,

@@ -13,13 +13,14 @@ from triggerhub_http.gate import Gate
 from triggerhub_http.limits import Turnstile
 from triggerhub_http.messages import Head, Refusal
 from triggerhub_http.preferences import NONE, read_preferences
-from triggerhub_http.routes import Claim
+from triggerhub_http.routes import Claim, parameters
 from triggerhub_http.sharing import Sharing
 from triggerhub_http.signatures import Replays
 from triggerhub_http.source import HTTPSource
 
 RETRY = (b"retry-after", b"1")
 _WAITING_PER_IN_FLIGHT = 16
+_PARAMETER = b"triggerhub-parameter-"
 
 
 class Listener:
@@ -37,6 +38,9 @@ class Listener:
             name=subscription.name,
             owner=self,
         )
+        self._parameters = [
+            (at, _PARAMETER + name.lower().encode()) for at, name in parameters(source.path)
+        ]
         self._subscription = subscription
         self._deferred = Deferred(subscription, self._trouble)
         self._emit = subscription.emit
@@ -57,6 +61,17 @@ class Listener:
         self._quiet: asyncio.Future[None] | None = None
         self.stopping = False
         """Takes no further request."""
+
+    def name_parameters(self, head: Head, path: str) -> None:
+        """Put what stands in the raw path for the route's parameters into the header fields, in
+        place of what the caller may have set, with underscores as well: some functions cannot
+        tell them from hyphens."""
+        if not self._parameters:
+            return
+        elements = path.split("/")
+        values = {name: elements[at].encode() for at, name in self._parameters}
+        others = (pair for pair in head.kept if pair[0].replace(b"_", b"-") not in values)
+        head.kept[:] = [*others, *values.items()]
 
     def tell(self) -> None:
         """Report whether this listener serves its route."""

@@ -1,13 +1,14 @@
 """Which claim serves a request: by host, path and method.
 
 Among the claims that accept a request the most specific one serves it: an exact host before a
-wildcard before none, then an exact path before the longest prefix. Prefixes are compared by path
-elements and a wildcard stands for one label, both as in Kubernetes Ingress (networking/v1).
+wildcard before none, then an exact path before the longest prefix, then a literal element before a
+parameter, from the left. Prefixes are compared by path elements and a wildcard stands for one
+label, both as in Kubernetes Ingress (networking/v1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -16,6 +17,8 @@ from urllib.parse import unquote
 T = TypeVar("T")
 
 _ANY = "*"
+_PARAMETER = "%"
+"""A parameter's place in a key: no element of a canonical path."""
 _DOTS = frozenset({".", ".."})
 _MOST_KEPT = 1024
 _LONGEST_KEPT = 256
@@ -33,6 +36,7 @@ class Claim(Generic[T]):
     host: str
     """In lower case, exact or ``*.`` and a domain; empty: any."""
     path: str
+    """An element ``{name}`` stands for any one that is not empty."""
     exact: bool
     methods: frozenset[str] | None
     """None: all."""
@@ -84,10 +88,14 @@ class _Slot(Generic[T]):
         return changed
 
 
+_Shape = tuple[bool, ...]
+"""Of a key's elements, which are parameters."""
+
+
 class _Table(Generic[T]):
     """The paths of one host."""
 
-    __slots__ = ("depth", "exact", "prefixes")
+    __slots__ = ("depth", "exact", "exact_shapes", "prefix_shapes", "prefixes")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Slot[T]] = {}
@@ -95,12 +103,24 @@ class _Table(Generic[T]):
         """By path without the slash at its end; the root is the empty text."""
         self.depth = 0
         """Elements of the longest prefix."""
+        self.exact_shapes: list[_Shape] = []
+        self.prefix_shapes: list[_Shape] = []
+        """Of keys with parameters; a literal element is before a parameter, from the left."""
+
+    def changed(self) -> None:
+        """Other keys are in it."""
+        self.depth = max((prefix.count("/") for prefix in self.prefixes), default=0)
+        self.exact_shapes = _shapes(self.exact)
+        self.prefix_shapes = _shapes(self.prefixes)
 
     def matching(self, path: str) -> Iterator[tuple[_Slot[T], int]]:
         """The most specific first, each with the number of elements it matched (-1: exact)."""
         slot = self.exact.get(path)
         if slot is not None:
             yield slot, -1
+        for key in _fitting(self.exact_shapes, path):
+            if key in self.exact:
+                yield self.exact[key], -1
         if not self.prefixes:
             return
         depth = self.depth
@@ -110,6 +130,9 @@ class _Table(Generic[T]):
             slot = self.prefixes.get(path)
             if slot is not None:
                 yield slot, path.count("/")
+            for key in _fitting(self.prefix_shapes, path):
+                if key in self.prefixes:
+                    yield self.prefixes[key], path.count("/")
             if not path:
                 return
             path = path[: path.rfind("/")]
@@ -130,7 +153,7 @@ class Routes(Generic[T]):
         slots, key = self._place(table, claim)
         slot = slots.setdefault(key, _Slot())
         slot.claims.append(claim)
-        table.depth = max((prefix.count("/") for prefix in table.prefixes), default=0)
+        table.changed()
         return slot.settle()
 
     def leave(self, claim: Claim[T]) -> list[Claim[T]]:
@@ -151,7 +174,7 @@ class Routes(Generic[T]):
         slot.claims.remove(claim)
         if not slot.claims:
             del slots[key]
-            table.depth = max((prefix.count("/") for prefix in table.prefixes), default=0)
+            table.changed()
         if not table.exact and not table.prefixes:
             del self._tables[claim.host]
         return slot.settle()
@@ -198,8 +221,34 @@ class Routes(Generic[T]):
             yield tables[""]
 
     def _place(self, table: _Table[T], claim: Claim[T]) -> tuple[dict[str, _Slot[T]], str]:
-        path = canonical(claim.path)
+        elements = zip(claim.path.split("/"), canonical(claim.path).split("/"), strict=True)
+        path = "/".join(_PARAMETER if raw[:1] == "{" else element for raw, element in elements)
         return (table.exact, path) if claim.exact else (table.prefixes, path.rstrip("/"))
+
+
+def parameters(path: str) -> list[tuple[int, str]]:
+    """The places of a claim's parameters among what lies between the slashes of its path, and their
+    names."""
+    elements = enumerate(path.split("/"))
+    return [(at, element[1:-1]) for at, element in elements if element[:1] == "{"]
+
+
+def _shapes(keys: Iterable[str]) -> list[_Shape]:
+    found = {tuple(e == _PARAMETER for e in key.split("/")) for key in keys if _PARAMETER in key}
+    return sorted(shape for shape in found if any(shape))
+
+
+def _fitting(shapes: list[_Shape], path: str) -> Iterator[str]:
+    """The keys that this path may have."""
+    if not shapes:
+        return
+    elements = path.split("/")
+    for shape in shapes:
+        if len(shape) != len(elements):
+            continue
+        key = [_PARAMETER if one else e for one, e in zip(shape, elements, strict=True)]
+        if not any(one and not e for one, e in zip(shape, elements, strict=True)):
+            yield "/".join(key)
 
 
 def host_name(host: str) -> str:

@@ -12,12 +12,21 @@ from triggerhub.durations import Duration
 from triggerhub.exposure import Expose, Exposed
 from triggerhub.fields import Rule, Text, expected
 from triggerhub_http.edge import CORS, Limits, Webhook
+from triggerhub_http.routes import parameters
 from triggerhub_http.security import Auth, Signature
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _QUANTITY = "([0-9]{1,12})(k|M|G|Ki|Mi|Gi)?"
 _LARGEST = 2**40
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+def _each_once(path: str) -> str:
+    names = [name.lower() for _, name in parameters(path)]
+    if len(set(names)) < len(names):
+        raise expected("a path with each {name} once, in whatever case")
+    return path
+
 
 Host = Annotated[
     str,
@@ -30,13 +39,14 @@ Host = Annotated[
 Path = Annotated[
     str,
     Text(
-        "/[!$%&'()*+,./0-9:;=@A-Z_a-z~-]*",
+        "(/([!$%&'()*+,.0-9:;=@A-Z_a-z~-]*|[{][A-Za-z][A-Za-z0-9-]{0,62}[}]))+",
         "a path that begins with '/' and has no query, no '.' and no '..'; other characters "
-        "percent-encoded",
+        "percent-encoded; {name} only as a whole element",
         1024,
         # A function would be reached by another path than the one that was matched.
         never=r"/(\.|%2[Ee]){1,2}(/|$)",
     ),
+    AfterValidator(_each_once),
 ]
 Method = Annotated[
     str,
@@ -96,7 +106,9 @@ class HTTPSource(SourceModel):
         default=None,
         description="Exact, or *.example.com for any one label in its place. Default: any host.",
     )
-    path: Path = Field(default="/", description="Begins with a slash; no query.")
+    path: Path = Field(
+        default="/", description="Begins with a slash; no query. An element may be a {parameter}."
+    )
     path_type: Literal["Prefix", "Exact"] = Field(
         default="Prefix",
         alias="pathType",
@@ -146,7 +158,10 @@ class HTTPSource(SourceModel):
         if self.expose is None:
             return None
         host = self.expose.host or self.host
-        return Exposed(self.expose, host, self.path, self.path_type == "Exact")
+        # Neither an Ingress nor an HTTPRoute knows parameters: what is below is the hub's to route.
+        path, parameter, _ = self.path.partition("/{")
+        exact = self.path_type == "Exact" and not parameter
+        return Exposed(self.expose, host, path or "/", exact)
 
     @property
     def inboxed(self) -> bool:

@@ -279,6 +279,23 @@ async def test_a_request_reaches_the_function_and_its_answer_comes_back(rig: Rig
     }
 
 
+async def test_the_parameters_of_a_path_reach_the_function_and_nobody_else_sets_them(
+    rig: Rig,
+) -> None:
+    function = await rig.serve({"path": "/shops/{shop}/orders/{Order-ID}"})
+    forged = ("triggerhub-parameter-shop: x", "Triggerhub_Parameter_Order_ID: y", "x-kept: z")
+    assert (await rig.ask(get("/shops/caf%C3%A9%20a/orders/a%2Fb/items?q", *forged)))[0] == 200
+    (event,) = function.events
+    assert event.request is not None
+    assert (event.request.path, event.request.query) == ("/items", "q")
+    fields = [pair for pair in event.request.headers if b"forwarded" not in pair[0]]
+    assert fields == [
+        (b"x-kept", b"z"),
+        (b"triggerhub-parameter-shop", b"caf%C3%A9%20a"),
+        (b"triggerhub-parameter-order-id", b"a%2Fb"),
+    ]
+
+
 async def test_an_unknown_path_is_404_and_a_known_one_with_another_method_405(rig: Rig) -> None:
     await rig.serve({"path": "/a", "methods": ["GET", "PUT"]})
     client = await rig.client()

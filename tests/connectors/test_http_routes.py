@@ -211,3 +211,60 @@ def test_what_clients_make_up_does_not_fill_the_memory() -> None:
     assert routes.find("h", "/" + "x" * 10_000, "GET")[0] is only
     assert len(routes._found) <= 1024
     assert all(len(path) < 256 for _, path, _ in routes._found)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/shop/7", "order|"),
+        ("/shop/7/", "shop|/7/"),
+        ("/shop/new", "new|"),
+        ("/shop/", "shop|/"),
+        ("/shop//items", "shop|//items"),
+        ("/shop/8/items", "both|"),
+        ("/shop/7/items/", "items|/"),
+        ("/shop/7/items/3", "items|/3"),
+        ("/shop/new/items/3", "new items|/3"),
+        ("/shop/a%2Fb/items/3/4", "items|/3/4"),
+        ("/shop/%25/items/", "items|/"),
+        ("/shop/%/items/", "items|/"),
+        ("/shop/7/b", "literal before|"),
+        ("/shop/8/b", "literal after|"),
+        ("/shop/8/c", "both|"),
+        ("/a", "any|"),
+        ("/a/b", "root|/a/b"),
+        ("//b", "root|//b"),
+    ],
+)
+def test_a_parameter_is_one_element_and_a_literal_goes_before_it(path: str, expected: str) -> None:
+    routes = table(
+        claim("root"),
+        claim("any", "/{any}", exact=True),
+        claim("shop", "/shop"),
+        claim("order", "/shop/{order}", exact=True),
+        claim("new", "/shop/new", exact=True),
+        claim("items", "/shop/{order}/items"),
+        claim("new items", "/shop/new/items/"),
+        claim("both", "/{shop}/{order}/{x}", exact=True),
+        claim("literal after", "/{shop}/{order}/b", exact=True),
+        claim("literal before", "/{shop}/7/{x}", exact=True),
+    )
+    assert found(routes, path) == expected
+
+
+def test_the_name_of_a_parameter_makes_no_other_route() -> None:
+    one, other = claim("one", "/a/{id}", age=2), claim("other", "/a/{name}")
+    literal = claim("literal", "/a/%7Bid%7D")
+    routes = table(one, other, literal)
+    assert (other.holder, literal.holder) == (one, None)
+    assert found(routes, "/a/{id}") == "literal|"
+    assert found(routes, "/a/x") == "one|"
+    for each in (one, other, literal):
+        routes.remove(each)
+    assert vars(routes) == vars(Routes())
+
+
+def test_parameters_are_found_among_very_many_elements() -> None:
+    routes = table(claim("deep", "/a/{b}/c/{d}"), claim("root"))
+    path = "/a/1/c/2" + "/" * 60_000
+    assert found(routes, path).startswith("deep|/")

@@ -47,6 +47,11 @@ def test_a_host_is_compared_in_lower_case() -> None:
         ({"path": "/a?b=c"}, "no query"),
         ({"path": "/a b"}, "percent-encoded"),
         ({"path": "/a/../b"}, "no '.' and no '..'"),
+        ({"path": "/a/{b}c"}, "{name} only as a whole element"),
+        ({"path": "/a/{}"}, "{name} only as a whole element"),
+        ({"path": "/a/{b_c}"}, "{name} only as a whole element"),
+        ({"path": "/{a}/..", "pathType": "Exact"}, "no '.' and no '..'"),
+        ({"path": "/{id}/{ID}"}, "each {name} once"),
         ({"pathType": "ImplementationSpecific"}, "'Prefix' or 'Exact'"),
         ({"methods": []}, "at least 1 item"),
         ({"methods": ["get"]}, "expected a method in upper case"),
@@ -71,3 +76,19 @@ def test_what_cannot_work_is_refused(fields: dict[str, Any], expected: str) -> N
     with pytest.raises(ValidationError) as caught:
         HTTPSource.model_validate(fields)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "expected"),
+    [
+        ("/a", "Exact", ("/a", True)),
+        ("/a/{b}", "Exact", ("/a", False)),
+        ("/{a}/b", "Prefix", ("/", False)),
+    ],
+)
+def test_what_is_above_the_first_parameter_is_exposed(
+    path: str, kind: str, expected: tuple[str, bool]
+) -> None:
+    source = HTTPSource.model_validate({"path": path, "pathType": kind, "expose": {}})
+    assert source.exposed is not None
+    assert (source.exposed.path, source.exposed.exact) == expected

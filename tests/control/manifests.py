@@ -642,7 +642,8 @@ def _http() -> Iterator[Row]:
         {"host": "api.example.com"}, {"host": "*.Example.COM"}, {"host": "localhost"},
         {"host": None}, {"host": "1.2.3.4"},
         *({"path": path} for path in (
-            "/", "/a/b", "/a//b/", "/...", "/.a/..b", "/a%20b", "/%2f", "/a;b=c,d", "/%2", "/~x")),
+            "/", "/a/b", "/a//b/", "/...", "/.a/..b", "/a%20b", "/%2f", "/a;b=c,d", "/%2", "/~x",
+            "/{a}", "/a/{Order-ID}/b/{c}/", "/{" + "a" * 63 + "}", "/.../{a}")),
         {"pathType": "Exact"}, {"pathType": None},
         {"methods": ["GET"]}, {"methods": ["POST", "M-SEARCH", "POST"]}, {"methods": None},
         *({"maxBodySize": size} for size in (0, 10, 10.0, "10", "512Ki", "1k", "2M", "1Gi", None)),
@@ -680,7 +681,9 @@ def _http() -> Iterator[Row]:
             "\u212a.com", ".a", "a" * 64 + ".com", "ä.com", "a.com.", 5, "a\n")),
         *({"path": path} for path in (
             "", "orders", "/a?b=c", "/a b", "/a#b", "/a/../b", "/.", "/..", "/./a", "/a/.",
-            "/%2e%2E/b", "/.%2e", "/a/%2e", "/ü", '/"', "/a\n", 5, "/" + "a" * 1024)),
+            "/%2e%2E/b", "/.%2e", "/a/%2e", "/ü", '/"', "/a\n", 5, "/" + "a" * 1024,
+            "/{", "/{}", "/a{b}", "/{a}b", "/{1}", "/{a_b}", "/{a", "/a}", "/{a}/..", "{a}",
+            "/{a}{b}", "/{{a}}", "/{" + "a" * 64 + "}")),
         {"pathType": "ImplementationSpecific"}, {"pathType": "exact"},
         *({"methods": methods} for methods in (
             [], "GET", ["get"], [""], ["CONNECT"], ["GET", "CONNECT"], ["GE T"], ["A" * 33], [None],
