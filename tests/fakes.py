@@ -168,6 +168,12 @@ class MemoryInbox:
         for number in numbers:
             self.entries.pop(number, None)
 
+    async def purge(self) -> int:
+        await self._reach()
+        gone = len(self.entries)
+        self.entries.clear()
+        return gone
+
     async def has(self, number: int) -> bool | None:
         await self._reach()
         return number in self.entries if 0 < number <= self.last else None

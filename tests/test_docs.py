@@ -70,7 +70,7 @@ def test_each_example_is_valid(folder: Path) -> None:
 def hub_commands() -> list[str]:
     """Every `triggerhub …` that a document or example tells to type. In prose, the name of a
     command stands for itself."""
-    bare = {"cron", "dlq", *leaves(typer.main.get_command(app))}
+    bare = {"cron", "dlq", "inbox", *leaves(typer.main.get_command(app))}
     typed = {line for block in blocks("console", "sh") for line in commands(block)}
     for text in pages().values():
         named = (found for found in _NAMED.findall(prose(text)) if "…" not in found)

@@ -247,6 +247,56 @@ async def test_what_waits_in_an_inbox_is_shown_also_when_nothing_is_bound(hub: S
     assert b"not bound" in emitted.body
 
 
+async def test_what_waits_for_a_binding_that_is_gone_can_be_purged(hub: SmallHub) -> None:
+    for number in range(3):
+        await hub.store.inbox("shop.gone.handle").put(Event(id=f"{number}", source="/s", type="t"))
+    (row,) = (await hub.ask("GET", "/v1/inboxes")).json["inboxes"]
+    assert row.pop("bytes") > 100
+    assert row == {"binding": "shop.gone.handle", "events": 3, "bound": False}
+    answer = await hub.ask("DELETE", "/v1/inboxes/shop.gone.handle")
+    assert answer.json == {"deleted": 3}
+    assert (await hub.ask("GET", "/v1/inboxes")).json == {"inboxes": []}
+    again = await hub.ask("DELETE", "/v1/inboxes/shop.gone.handle")
+    assert (again.status, again.json["message"]) == (
+        404, "nothing waits in an inbox of shop.gone.handle"
+    )  # fmt: skip
+    assert await hub.store.positions("inbox/shop.gone.handle").claim("inbox", 1.0)
+
+
+async def test_what_somebody_delivers_or_may_deliver_is_not_purged(
+    hub: SmallHub, tmp_path: Path
+) -> None:
+    name = hub.bind()
+    hub.function.hold = asyncio.Event()
+    await hub.store.inbox(name).put(Event(id="1", source="/s", type="t"))
+
+    async def refused(why: str) -> None:
+        answer = await hub.ask("DELETE", f"/v1/inboxes/{name}")
+        assert answer.status == 409
+        assert why in answer.json["message"]
+        assert len(await hub.store.inbox(name).read()) == 1
+
+    (row,) = (await hub.ask("GET", "/v1/inboxes")).json["inboxes"]
+    assert row["bound"] is True
+    await refused("it is bound")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hub.dispatcher.dispatch(name, Event(id="2", source="/s", type="t")))
+        await until(lambda: bool(hub.function.seen))
+        hub.manifests.bindings.clear()
+        await refused("under way")
+        hub.function.hold.set()
+    hub.dispatcher.rebind(())
+    hub.manifests.snapshot = None
+    await refused("not read yet")
+    hub.manifests.snapshot = Snapshot()
+    async with SQLiteStore(hub.store._writer._database._directory) as other:
+        claims = other.positions(f"inbox/{name}")
+        assert await claims.claim("inbox", 30.0)
+        await refused("another process")
+        await claims.release("inbox")
+    assert (await hub.ask("DELETE", f"/v1/inboxes/{name}")).json == {"deleted": 1}
+
+
 class FullDisk:
     """A store that can be read but not written."""
 

@@ -179,6 +179,24 @@ async def test_a_purge_says_how_many_went(hub: SmallHub) -> None:
     assert (ran.code, ran.out) == (0, "1 dead letter deleted\n")
 
 
+async def test_inboxes_are_listed_and_purged_one_by_one(hub: SmallHub) -> None:
+    assert (await ask(hub, "inbox", "list")).out == "all inboxes are empty\n"
+    bound = hub.bind()
+    for binding in (bound, "shop.gone.handle"):
+        await hub.store.inbox(binding).put(Event(id="1", source="/s", type="t"))
+    listed = (await ask(hub, "inbox", "list")).out.splitlines()
+    assert listed[0].split() == ["BINDING", "BOUND", "EVENTS", "BYTES"]
+    assert [line.split()[:3] for line in listed[1:]] == [
+        ["shop.gone.handle", "no", "1"], [bound, "yes", "1"],
+    ]  # fmt: skip
+    assert "it is bound" in one_sentence(await ask(hub, "inbox", "purge", bound))
+    assert "nothing waits" in one_sentence(await ask(hub, "inbox", "purge", "a/b"))
+    purged = await ask(hub, "inbox", "purge", "shop.gone.handle")
+    assert (purged.code, purged.out) == (0, "1 event deleted\n")
+    (left,) = (await ask(hub, "inbox", "list", "-o", "json")).json
+    assert (left["binding"], left["bound"]) == (bound, True)
+
+
 async def test_a_purge_says_which_letters_stay_where_they_lie(hub: SmallHub) -> None:
     await hub.lay_down()
     ran = await ask(hub, "dlq", "purge", "--all")
@@ -224,6 +242,9 @@ async def test_dead_letters_are_read_from_the_folder_while_the_hub_is_down(
     folder = tmp_path / ".triggerhub"
     async with small_hub(folder, Settings(paths=(), admin="127.0.0.1:0")) as hub:
         letter = await hub.bury()
+        await hub.store.inbox("shop.orders.handle").put(Event(id="1", source="/s", type="t"))
+    waiting = await run("inbox", "list", "--data", str(folder))
+    assert waiting.out.splitlines()[1].split()[:3] == ["shop.orders.handle", "-", "1"]
     shown = await run("dlq", "show", letter.id, "--data", str(folder))
     assert "no such order" in shown.out
     listed = await run("dlq", "list", "--data", str(folder), "-o", "json")

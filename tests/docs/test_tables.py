@@ -38,7 +38,7 @@ _NAMED = re.compile(r"`([^`]+)`")
 
 def test_every_command_is_documented() -> None:
     documented = {row[0].split("`")[1] for row in table_after("docs/operating.md", "commands")}
-    groups = ("dlq", "cron")
+    groups = ("dlq", "inbox", "cron")
     names = {" ".join(words[1:3] if words[1] in groups else words[1:2])
              for words in map(str.split, documented)}  # fmt: skip
     assert names == set(leaves(typer.main.get_command(app)))

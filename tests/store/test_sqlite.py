@@ -721,6 +721,14 @@ class TestInbox:
         await inbox.remove(numbers)
         assert await store.waiting() == {}
 
+    async def test_a_purge_takes_more_than_one_step_takes(self, store: SQLiteStore) -> None:
+        inbox = store.inbox("a.b.c")
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2_500):
+                tasks.create_task(inbox.put(_letter().event))
+        assert await inbox.purge() == 2_500
+        assert await store.waiting() == {}
+
     async def test_inboxes_made_in_two_processes_at_once_share_nothing(
         self, store: SQLiteStore, directory: Path
     ) -> None:

@@ -476,6 +476,29 @@ class TestInbox:
         await inbox.remove([numbers[0], later.number])
         assert (await inbox.put(_event("4"))).number > later.number
 
+    async def test_a_purge_takes_all_of_one_inbox_and_what_was_put_once_stays_known(
+        self, store: Store, other: Store
+    ) -> None:
+        inbox = store.inbox("a.b.c")
+        assert await inbox.purge() == 0
+        first = await inbox.put(_event("0", b"x" * 2_000_000), once="key", window=60.0)
+        await other.inbox("a.b.c").put(_event("1"))
+        for binding in ("a.b.d", "a.b.c.d"):
+            await store.inbox(binding).put(_event("theirs", b"x" * 2_000_000))
+        assert await inbox.purge() == 2
+        assert await inbox.read() == await other.inbox("a.b.c").read() == []
+        assert sorted(await store.waiting()) == ["a.b.c.d", "a.b.d"]
+        assert (await inbox.put(_event("2"), once="key", window=60.0)) == (
+            first.number,
+            False,
+            None,
+        )
+        assert (await inbox.put(_event("3"))).number > first.number
+        assert _ids(await inbox.read()) == ["3"]
+        for binding in ("a.b.d", "a.b.c.d"):
+            (entry,) = await store.inbox(binding).read()
+            assert entry.event == _event("theirs", b"x" * 2_000_000)
+
     async def test_one_inbox_removes_nothing_of_another(self, store: Store) -> None:
         mine = (await store.inbox("a.b.c").put(_event("mine"))).number
         theirs = (await store.inbox("a.b.d").put(_event("theirs"))).number

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from triggerhub.admin.emit import Emitter, NotBound
 from triggerhub.admin.front import open_front, refusal
+from triggerhub.admin.inboxes import NotPurged, inboxes_json, purge
 from triggerhub.admin.metrics import CONTENT_TYPE, scrape
 from triggerhub.admin.redrive import Redrive, Redriven
 from triggerhub.admin.replay import binding_of, stream, wish_of
@@ -70,6 +71,8 @@ class Api:
             Route("/v1/dead-letters", self.purge, methods=["DELETE"]),
             Route("/v1/dead-letters/redrive", self.redrive, methods=["POST"]),
             Route("/v1/dead-letters/{id}", self.dead_letter),
+            Route("/v1/inboxes", self.inboxes),
+            Route("/v1/inboxes/{name:path}", self.purge_inbox, methods=["DELETE"]),
             Route("/v1/events", self.events),
             Route("/v1/events/{rest:path}", self.event),
             Route("/v1/bindings/{name:path}/emit", self.emit, methods=["POST"]),
@@ -166,6 +169,21 @@ class Api:
                 self._view.recount()
 
         return LinesResponse(work)
+
+    async def inboxes(self, _request: Request) -> Response:
+        waiting = await self._view.store.waiting()
+        bound = {name: self._view.binding(name) is not None for name in waiting}
+        return JSONResponse({"inboxes": inboxes_json(waiting, bound)})
+
+    async def purge_inbox(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            deleted = await purge(self._view, name)
+        except NotPurged as error:
+            raise HTTPException(409 if error.there else 404, str(error)) from None
+        self._view.recount()
+        log.info("inbox.purged", binding=name, deleted=deleted)
+        return JSONResponse({"deleted": deleted})
 
     async def events(self, request: Request) -> Response:
         event_id = request.query_params.get("id", "")

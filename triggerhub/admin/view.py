@@ -124,6 +124,16 @@ class View:
         """The one of that name."""
         return next((b for b in self._reconciler.bindings if b.name == name), None)
 
+    def tended(self, name: str) -> str:
+        """Why what waits for a binding has somebody who delivers it, or may soon; or ""."""
+        if self._reconciler.snapshot is None:
+            return "the manifests are not read yet"
+        if self.binding(name) is not None:
+            return "it is bound: what waits is delivered, or waits while its trigger is paused"
+        if any(link.name == name and link.tally.in_flight for link in self.dispatcher.links()):
+            return "its deliveries under way end"
+        return ""
+
     def triggers(self) -> list[TriggerStatus]:
         """Every trigger's conditions."""
         return self._reconciler.status()

@@ -9,6 +9,7 @@ import typer
 from triggerhub import __version__
 from triggerhub.cli import cron as cron_commands
 from triggerhub.cli import dlq as dlq_commands
+from triggerhub.cli import inbox as inbox_commands
 from triggerhub.cli.bindings import bindings
 from triggerhub.cli.events import emit, why
 from triggerhub.cli.failure import Commands
@@ -27,6 +28,12 @@ app = typer.Typer(
 dlq = typer.Typer(
     name="dlq",
     help="Dead letters: list, show, redrive, purge.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+inbox = typer.Typer(
+    name="inbox",
+    help="What was accepted and is not delivered yet: list, purge.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -75,3 +82,8 @@ dlq.command("show", short_help="One dead letter, with its data.")(dlq_commands.s
 dlq.command("redrive", short_help="Send dead letters again.")(dlq_commands.redrive)
 dlq.command("purge", short_help="Delete dead letters for good.")(dlq_commands.purge)
 app.add_typer(dlq)
+inbox.command("list", short_help="What waits, by binding.")(inbox_commands.list_)
+inbox.command("purge", short_help="Delete what waits for a binding that is gone.")(
+    inbox_commands.purge
+)
+app.add_typer(inbox)

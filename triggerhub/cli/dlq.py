@@ -68,9 +68,9 @@ def list_(
       triggerhub dlq list --store nats://nats.example:4222
     """
     shape = _selection((), trigger, function, reason, older_than)
-    found, more = _read(
+    found, more = read(
         lambda: _listed_by_hub(Hub(admin, admin_token_file), shape, limit),
-        lambda folder, url: _offline().listed_in(folder, url, shape, limit),
+        lambda folder, url: offline().listed_in(folder, url, shape, limit),
         data,
         store,
         admin,
@@ -116,9 +116,9 @@ def show(
       triggerhub dlq show 01JD0M3M6Q4V7Y9XH4W2N8K5TZ
       triggerhub dlq show 01JD0M3M6Q4V7Y9XH4W2N8K5TZ -o json | jq -r .event.data_base64 | base64 -d
     """
-    letter = _read(
+    letter = read(
         lambda: Hub(admin, admin_token_file).get(f"/v1/dead-letters/{quote(letter_id, safe='')}"),
-        lambda folder, url: _offline().shown_from(folder, url, letter_id),
+        lambda folder, url: offline().shown_from(folder, url, letter_id),
         data,
         store,
         admin,
@@ -252,14 +252,15 @@ def _selected(
     return {"all": True} if everything else shape
 
 
-def _offline() -> Any:
+def offline() -> Any:
+    """The module that reads a store itself."""
     # Imported only where it is used: it brings the store.
     from triggerhub.cli import offline
 
     return offline
 
 
-def _read(
+def read(
     from_hub: Callable[[], Any],
     from_store: Callable[[Path, str], Any],
     data: Path | None,

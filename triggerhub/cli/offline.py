@@ -1,4 +1,4 @@
-"""Dead letters read from a hub's store, whether it runs or not."""
+"""Dead letters and inboxes read from a hub's store, whether it runs or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from triggerhub.admin.inboxes import inboxes_json
 from triggerhub.admin.wire import BadRequest, letter_json, selection_of
 from triggerhub.cli.failure import Failure
 from triggerhub.store.opening import open_store
@@ -41,6 +42,16 @@ def shown_from(data: Path, url: str, letter_id: str) -> dict[str, Any]:
                 raise Failure(f"there is no dead letter {letter_id}")
             # Only a hub knows how the system is reached.
             return letter_json(letter, whole=True, unread=_ONLY_A_HUB)
+
+    return _run(read())
+
+
+def inboxes_in(data: Path, url: str) -> list[Any]:
+    """As the API lists them; what is bound only a hub knows. Raises ``Failure``."""
+
+    async def read() -> list[Any]:
+        async with open_store(data, url, read_only=True) as store:
+            return inboxes_json(await store.waiting(), {})
 
     return _run(read())
 

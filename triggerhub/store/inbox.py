@@ -15,6 +15,8 @@ from triggerhub.store.writer import Writer
 
 _NUMBERS = 1 << 40
 """So many numbers each inbox has."""
+_AT_ONCE = 2_000
+"""So many entries a purge removes in one transaction."""
 
 
 class _Row(NamedTuple):
@@ -98,14 +100,36 @@ class SQLiteInbox:
 
     async def remove(self, numbers: Collection[int]) -> None:
         """They are settled; no error for one that is not there. Raises ``StoreError``."""
-        if not numbers:
-            return
-        wanted = json.dumps(list(numbers))
+        if numbers:
+            await self._delete(numbers)
 
-        def write(db: sqlite3.Connection) -> None:
+    async def purge(self) -> int:
+        """See ``Inbox.purge``. Raises ``StoreError``."""
+
+        def read(db: sqlite3.Connection) -> list[int]:
             inbox = self._row(db)
             if inbox is None:
-                return
+                return []
+            rows = db.execute(
+                "SELECT number FROM inbox WHERE number > ? AND number <= ? LIMIT ?",
+                (inbox.id * _NUMBERS, inbox.last, _AT_ONCE),
+            )
+            return [number for (number,) in rows]
+
+        gone = 0
+        # In steps: other bindings wait for each.
+        while numbers := await self._writer.read(read):
+            gone += await self._delete(numbers)
+        return gone
+
+    async def _delete(self, numbers: Collection[int]) -> int:
+        """Returns how many were there."""
+        wanted = json.dumps(list(numbers))
+
+        def write(db: sqlite3.Connection) -> int:
+            inbox = self._row(db)
+            if inbox is None:
+                return 0
             gone = db.execute(
                 "DELETE FROM inbox WHERE number IN (SELECT value FROM json_each(?))"
                 " AND number > ? AND number <= ? RETURNING CAST(size AS INTEGER)",
@@ -115,8 +139,9 @@ class SQLiteInbox:
                 "UPDATE inboxes SET events = events - ?, size = size - ? WHERE id = ?",
                 (len(gone), sum(size for (size,) in gone), inbox.id),
             )
+            return len(gone)
 
-        await self._writer.write(write)
+        return await self._writer.write(write)
 
     async def has(self, number: int) -> bool | None:
         """Whether it is there; False: it was; None: it never was. Raises ``StoreError``."""

@@ -203,6 +203,10 @@ class Inbox(Protocol):
         """They are settled; no error for one that is not there. What was put ``once`` stays
         known."""
 
+    async def purge(self) -> int:
+        """Remove all that is there; returns how many. What was put ``once`` stays known. For an
+        inbox that nobody puts into or reads from meanwhile."""
+
     async def has(self, number: int) -> bool | None:
         """Whether it is there; False: it was; None: no entry of this inbox had that number."""
 

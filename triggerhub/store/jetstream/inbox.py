@@ -116,6 +116,14 @@ class JetStreamInbox:
         for start in range(0, len(mine), _AT_ONCE):
             await together(self._remove(number) for number in mine[start : start + _AT_ONCE])
 
+    async def purge(self) -> int:
+        """See ``Inbox.purge``. Raises ``StoreError``."""
+        gone = await self._server.purge(self._stream, self._subject(ENTRY, "*", "*"))
+        await self._server.purge(self._stream, self._subject(_REST, "*", "*", "*"))
+        self._known.clear()
+        self._events = self._size = 0
+        return gone
+
     async def has(self, number: int) -> bool | None:
         """Whether it is there; False: it was; None: it never was. Raises ``StoreError``."""
         if not self._is_mine(number):
