@@ -23,12 +23,13 @@ def forwarding(head: Head, client: tuple[str, int] | None, scheme: str) -> tuple
         tell = _direct if len(head.host) <= _LONGEST_KEPT else _direct.__wrapped__
         return tell(peer, head.host, scheme)
     first, *_ = hops = head.believed
-    addresses = [str(hop.address) for hop in hops]
+    connected = read_address(peer)
+    addresses = ", ".join(map(_named, (*(hop.address for hop in hops), connected)))
     elements = [_element(*hop) for hop in hops]
-    elements.append(_element(read_address(peer), scheme, head.host))
+    elements.append(_element(connected, scheme, head.host))
     said = tuple((name, head.forwarded[name]) for name in _KEPT_AS_SAID if name in head.forwarded)
     return (
-        *_fields(", ".join((*addresses, peer)), first.protocol or scheme, first.host or head.host),
+        *_fields(addresses, first.protocol or scheme, first.host or head.host),
         (b"forwarded", ", ".join(elements).encode("latin-1")),
         *said,
     )
@@ -37,10 +38,10 @@ def forwarding(head: Head, client: tuple[str, int] | None, scheme: str) -> tuple
 @lru_cache(maxsize=1024)
 def _direct(peer: str, host: str, scheme: str) -> tuple[Field, ...]:
     """Of a request that came from its client."""
-    element = _element(read_address(peer), scheme, host)
+    address = read_address(peer)
     return (
-        *_fields(peer or "unknown", scheme, host),
-        (b"forwarded", element.encode("latin-1")),
+        *_fields(_named(address), scheme, host),
+        (b"forwarded", _element(address, scheme, host).encode("latin-1")),
     )
 
 
@@ -54,10 +55,14 @@ def _fields(addresses: str, protocol: str, host: str) -> tuple[Field, ...]:
 
 def _element(address: Address | None, protocol: str, host: str) -> str:
     """Of a Forwarded field (RFC 7239, sections 4 to 6)."""
-    node = "unknown" if address is None else str(address)
+    node = _named(address)
     pairs = [("for", f"[{node}]" if isinstance(address, IPv6Address) else node)]
     pairs += [pair for pair in (("host", host), ("proto", protocol)) if pair[1]]
     return ";".join(f"{name}={_value(value)}" for name, value in pairs)
+
+
+def _named(address: Address | None) -> str:
+    return "unknown" if address is None else str(address)
 
 
 def _value(text: str) -> str:
