@@ -76,6 +76,8 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
     """The running hub, or one of its workers. Stops in order: listeners drain while all else
     still works, then the code functions end, then the store closes."""
     kinds = installed_kinds()
+    if settings.tls is not None:
+        settings.tls.context(settings.tls.read())  # as above: to be told at once
     # A worker may be told twice, by a service manager and by its supervisor, which alone ends it
     # at once.
     with stop_signals((lambda _: None) if settings.worker else end_at_once) as stop:
@@ -96,6 +98,7 @@ async def hub(settings: Settings, picture: Picture | None = None) -> None:
                 kinds,
                 Installation(
                     listen=settings.listen,
+                    tls=settings.tls,
                     sockets=_sockets(settings, lambda: reconciler),
                     replica=_replica(settings),
                     environ=dict(os.environ),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from triggerhub.event import EMPTY, Event, Origin, Outcome, Reply, Settled
 from triggerhub.fields import Checked, Rule, Text
+from triggerhub.tls import Files
 
 
 class Order(StrEnum):
@@ -371,6 +372,8 @@ class Installation:
 
     listen: str = "127.0.0.1:8080"
     """Where HTTP triggers listen: ``host:port``; port 0 takes a free one."""
+    tls: Files | None = None
+    """What ``listen`` shows its clients, looked at again and again; None: plain HTTP."""
     sockets: Callable[[], Awaitable[Sequence[int]]] | None = None
     """Descriptors of sockets that are bound to ``listen``, and that other processes of the hub
     listen on, too; they stay open. Waits until this process knows what serves the requests that

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from triggerhub.tls import Files
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -22,6 +24,8 @@ class Settings:
     store: str = ""
     """``nats://…``, as ``store.jetstream.place`` has it; empty: in ``data``."""
     listen: str = "127.0.0.1:8080"
+    tls: Files | None = None
+    """Of ``listen``; None: plain HTTP."""
     admin: str = "127.0.0.1:9090"
     """Or ``unix:`` and a path: for this user alone, without a token."""
     admin_token_file: Path | None = None

@@ -1,4 +1,4 @@
-"""TLS of a client, from certificates and a key in PEM form: part of the seam."""
+"""TLS, from certificates and a key in PEM form: part of the seam."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakValueDictionary
+
+_LARGEST = 1024 * 1024
+"""Bytes of a file that are read."""
 
 
 class Unfit(ValueError):  # noqa: N818 - a fact about what was given
@@ -20,9 +25,57 @@ class Unfit(ValueError):  # noqa: N818 - a fact about what was given
         self.wanted = wanted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Where a server's certificate lies, in PEM form."""
+
+    certificate: Path
+    """With those in between."""
+    key: Path
+    """Not encrypted."""
+    client_ca: Path | None = None
+    """The authorities of clients that show a certificate; None: nobody is asked for one."""
+
+    def read(self) -> Pems:
+        """Raises ``OSError`` with a sentence."""
+        ca = None if self.client_ca is None else _content(self.client_ca)
+        return _content(self.certificate), _content(self.key), ca
+
+    def context(self, pems: Pems) -> ssl.SSLContext:
+        """Of a server, from what ``read`` returned. Raises ``OSError`` with a sentence that shows
+        nothing of it."""
+        certificate, key, ca = pems
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _harden(context)
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            _present(context, certificate, key)
+            if ca is not None:
+                if not _trust(context, ca):
+                    raise Unfit("client_ca", "certificates in PEM form")
+                # Who shows none may call triggers that want none.
+                context.verify_mode = ssl.CERT_OPTIONAL
+        except Unfit as error:
+            path = getattr(self, error.part)
+            raise OSError(f"{path}: expected {error.wanted}, found something else") from None
+        return context
+
+
+Pems = tuple[bytes, bytes, bytes | None]
+"""Certificate, key, and the authorities of clients."""
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}") from None
+
+
 class Contexts:
-    """Makes TLS contexts. One that trusts the system's authorities takes 1 MB and 25 ms: those
-    with the same certificates share one, as long as any of them lives."""
+    """Makes TLS contexts of clients. One that trusts the system's authorities takes 1 MB and 25 ms:
+    those with the same certificates share one, as long as any of them lives."""
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[bytes | None, ...], ssl.SSLContext] = (
@@ -47,10 +100,14 @@ class Contexts:
 
 def _new_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    return context
+
+
+def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # What the user trusts ends a chain, be it a root or not.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def _trust(context: ssl.SSLContext, pem: bytes) -> bool:
@@ -69,7 +126,7 @@ class _Encrypted(Exception):  # noqa: N818 - a fact about the key
 
 
 def _present(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Show this certificate to servers that want one."""
+    """Show this certificate."""
 
     def ask() -> bytes:
         raise _Encrypted

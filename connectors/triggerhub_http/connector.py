@@ -11,6 +11,7 @@ from triggerhub.connector import Installation, Subscription
 from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
 from triggerhub_http.bodies import Gone, read_body, unzipped, zipped
+from triggerhub_http.certificates import Certificates
 from triggerhub_http.deferred import STATUS
 from triggerhub_http.forwarding import forwarding
 from triggerhub_http.gate import admitted
@@ -53,8 +54,14 @@ class HTTPConnector:
         """Until there are others to serve."""
         self._replays: dict[str, Replays] = {}
         """By subscription: a listener that starts anew knows what the last one knew."""
+        files = installation.tls
+        self._certificates = None if files is None else Certificates(files, self._tell_all)
         self._server = Server(
-            self._answer, installation.listen, installation.sockets, patience=patience
+            self._answer,
+            installation.listen,
+            installation.sockets,
+            self._certificates,
+            patience=patience,
         )
 
     async def __aenter__(self) -> HTTPConnector:
@@ -85,7 +92,7 @@ class HTTPConnector:
         references stand for is not what it should be.
         """
         replays = self._replays.setdefault(subscription.name, Replays())
-        listener = Listener(subscription, replays)
+        listener = Listener(subscription, replays, self._stale)
         # Before the server opens: the first request may be for any of those that listen.
         changed = self._routes.add(listener.claim)
         self._succeeded(subscription.name)
@@ -117,6 +124,13 @@ class HTTPConnector:
             self._tell(self._routes.remove(claim))
         self._changed.set_result(None)
         self._changed = asyncio.get_running_loop().create_future()
+
+    def _stale(self) -> str:
+        return "" if self._certificates is None else self._certificates.trouble
+
+    def _tell_all(self) -> None:
+        for listener in self._listeners.values():
+            listener.tell()
 
     def _tell(self, claims: Iterable[Claim[Listener]]) -> None:
         for claim in claims:

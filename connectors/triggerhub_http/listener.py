@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from triggerhub.connector import GivenBack, InboxFull, Subscription
@@ -26,8 +27,14 @@ _PARAMETER = b"triggerhub-parameter-"
 class Listener:
     """One subscription's requests."""
 
-    def __init__(self, subscription: Subscription[HTTPSource], replays: Replays) -> None:
-        """``replays``: of this trigger. Raises SpecError."""
+    def __init__(
+        self,
+        subscription: Subscription[HTTPSource],
+        replays: Replays,
+        stale: Callable[[], str] = str,
+    ) -> None:
+        """``replays``: of this trigger. ``stale``: why the server's certificate is not the newest
+        one; empty: it is. Raises SpecError."""
         source = subscription.source
         self.claim: Claim[Listener] = Claim(
             host=source.host or "",
@@ -42,6 +49,7 @@ class Listener:
             (at, _PARAMETER + name.lower().encode()) for at, name in parameters(source.path)
         ]
         self._subscription = subscription
+        self._stale = stale
         self._deferred = Deferred(subscription, self._trouble)
         self._emit = subscription.emit
         self._loop = asyncio.get_running_loop()
@@ -82,6 +90,8 @@ class Listener:
             trouble = "" if self.gate is None else self.gate.trouble
             if trouble:
                 self._subscription.report.connected("KeysUnavailable", trouble)
+            elif stale := self._stale():
+                self._subscription.report.connected("CertificateNotRenewed", stale)
             else:
                 self._subscription.report.connected()
             return

@@ -59,7 +59,16 @@ class Outgoing(asyncio.Transport):
 
     def write_eof(self) -> None:
         self.flush()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS has no half-closed connections
+            self._transport.write_eof()
+
+    def finish(self) -> None:
+        """End it, whatever still comes: by TLS, so that the client knows that nothing is missing;
+        else ``write_eof`` has told it."""
+        if self._transport.can_write_eof():
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     def flush(self) -> None:
         """Hand over to the kernel."""

@@ -63,7 +63,8 @@ class Protocol(HttpToolsProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Outgoing(transport, self._outbox, self._may_close))
+        self._outgoing = Outgoing(transport, self._outbox, self._may_close)
+        super().connection_made(self._outgoing)
         self.flow = Flow(self.transport, self.pipeline)
         self._worker = self.loop.create_task(self._work())
         self._worker.add_done_callback(self.tasks.discard)
@@ -265,4 +266,4 @@ class Protocol(HttpToolsProtocol):
         self.pipeline.clear()
         self.flow.resume_reading()
         self.transport.write_eof()
-        self.loop.call_later(_LINGER, self.transport.abort)
+        self.loop.call_later(_LINGER, self._outgoing.finish)

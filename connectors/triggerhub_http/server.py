@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from email.utils import formatdate
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 
+from triggerhub_http.certificates import Certificates
 from triggerhub_http.outbox import Outbox
 from triggerhub_http.protocol import Protocol
 
@@ -36,14 +37,18 @@ class Server:
         app: ASGI3Application,
         address: str,
         shared: Callable[[], Awaitable[Sequence[int]]] | None = None,
+        certificates: Certificates | None = None,
         *,
         patience: float,
     ) -> None:
-        """``address``: ``host:port``. ``shared``: as ``Installation.sockets``. ``patience``:
-        seconds that a client may take for a request's head, between two pieces of its body, and
-        to take in an answer."""
+        """``address``: ``host:port``. ``shared``: as ``Installation.sockets``.
+        ``certificates``: None: plain HTTP. ``patience``: seconds that a client may take for TLS's
+        handshake, for a request's head, between two pieces of its body, and to take in an answer.
+        """
         self._address = address
         self._shared = shared
+        self._certificates = certificates
+        self._watch: asyncio.Task[None] | None = None
         self._inner = _Uvicorn(app, patience)
         self._sockets: list[socket.socket] = []
         self._opening = asyncio.Lock()
@@ -60,6 +65,8 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self._inner.leave.set()
+        if self._watch is not None:
+            self._watch.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
     @property
@@ -84,6 +91,8 @@ class Server:
         async with self._opening:
             if self._sockets:
                 return
+            if self._certificates is not None:
+                self._inner.context = self._certificates.load()
             try:
                 if self._shared is None:
                     self._sockets = await _bind(host.strip("[]"), int(port))
@@ -97,19 +106,24 @@ class Server:
                 ) from None
             self._tasks.create_task(self._inner.serve(self._sockets))
             await self._inner.up.wait()
+            if self._certificates is not None:
+                self._watch = self._tasks.create_task(self._certificates.keep(self._inner.renew))
 
 
 class _Uvicorn(uvicorn.Server):
     def __init__(self, app: ASGI3Application, patience: float) -> None:
-        http: Any = functools.partial(Protocol, Outbox())
         super().__init__(
             uvicorn.Config(
-                app, http=http, interface="asgi3", ws="none", lifespan="off", log_config=None,
+                app, interface="asgi3", ws="none", lifespan="off", log_config=None,
                 access_log=False, proxy_headers=False, server_header=False, date_header=False,
                 backlog=_BACKLOG,
             )
         )  # fmt: skip
         self._patience = patience
+        self._outbox = Outbox()
+        self._listening: list[socket.socket] = []
+        self.context: ssl.SSLContext | None = None
+        """Of connections that come from now on; None: plain HTTP."""
         self.up = asyncio.Event()
         self.leave = asyncio.Event()
 
@@ -119,8 +133,44 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # Not uvicorn's own: it sets no limit to TLS's handshake.
+        self._listening = sockets or []
+        self.servers = await self._accepting()
+        self.started = True
         self.up.set()
+
+    async def _accepting(self) -> list[asyncio.Server]:
+        """On sockets that stay open: what comes while servers change waits there."""
+        loop = asyncio.get_running_loop()
+        tls = self.context is not None
+        made: list[asyncio.Server] = []
+        try:
+            for one in self._listening:
+                server = await loop.create_server(
+                    self._connection,
+                    sock=one.dup(),
+                    backlog=_BACKLOG,
+                    ssl=self.context,
+                    ssl_handshake_timeout=self._patience if tls else None,
+                    ssl_shutdown_timeout=_ENDING if tls else None,
+                )
+                made.append(server)
+        except BaseException:
+            for server in made:
+                server.close()
+            raise
+        return made
+
+    def _connection(self) -> Protocol:
+        return Protocol(self._outbox, self.config, self.server_state, {})
+
+    async def renew(self, context: ssl.SSLContext) -> None:
+        """Connections that come from now on are of this one; those that are there stay. Raises
+        OSError."""
+        self.context = context
+        before, self.servers = self.servers, await self._accepting()
+        for server in before:
+            server.close()
 
     async def main_loop(self) -> None:
         """What is due once a second: the date, and clients that went silent."""
@@ -139,6 +189,8 @@ class _Uvicorn(uvicorn.Server):
         those open that are not done in time)."""
         for server in self.servers:
             server.close()
+        for one in self._listening:
+            one.close()
         for connection in self._connections():
             connection.shutdown()
         if not await self._quiet():
@@ -148,8 +200,10 @@ class _Uvicorn(uvicorn.Server):
                 for task in self.server_state.tasks:
                     task.cancel()
                 await self._quiet()
-        for server in self.servers:
-            await server.wait_closed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING):  # who is within a handshake is not waited for
+                for server in self.servers:
+                    await server.wait_closed()
 
     async def _quiet(self) -> bool:
         """Whether every answer has ended soon."""

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from triggerhub.settings import Settings
+from triggerhub.tls import Files
 from triggerhub.workers.orders import Orders, read, written
 
 
@@ -16,7 +17,9 @@ def test_every_setting_arrives() -> None:
         kubeconfig=Path("k"),
         context="c",
         data=Path("/d"),
+        store="nats://s",
         listen="[::1]:0",
+        tls=Files(certificate=Path("c"), key=Path("/k"), client_ca=Path("a")),
         admin="unix:/d/1.sock",
         admin_token_file=Path("t"),
         worker=2,
@@ -32,3 +35,6 @@ def test_every_setting_arrives() -> None:
     assert read(line) == orders
     assert orders.descriptors == (5, 7, 8)
     assert read(written(Orders(plain, 3))) == Orders(plain, 3)
+    files = Files(certificate=Path("c"), key=Path("k"))
+    some = Orders(Settings(paths=(), tls=files), 3)
+    assert read(written(some)) == some

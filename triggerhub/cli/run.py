@@ -16,6 +16,7 @@ from triggerhub.sentence import sentence
 
 if TYPE_CHECKING:
     from triggerhub.app import Picture
+    from triggerhub.tls import Files
 
 _REMEMBERED = 200
 
@@ -57,6 +58,19 @@ def run(
     listen: Annotated[
         str, typer.Option(metavar="ADDR", help="Where HTTP triggers listen.")
     ] = "127.0.0.1:8080",
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="PEM, with --tls-key: --listen takes TLS. Looked at for changes."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM: the certificate's key, not encrypted.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM: who signs certificates of clients of --listen."),
+    ] = None,
     admin: Annotated[
         str,
         typer.Option(metavar="ADDR", help="Where API, /metrics, /healthz and /readyz listen."),
@@ -91,6 +105,7 @@ def run(
       triggerhub run -f triggers/ -f functions/ --data /var/lib/triggerhub
       triggerhub run -f manifests/ --admin 0.0.0.0:9090 --admin-token-file token
       triggerhub run -f manifests/ --workers 4
+      triggerhub run -f manifests/ --tls-certificate tls.crt --tls-key tls.key
       triggerhub run -f manifests/ --store nats://nats.example:4222
       triggerhub run --namespace shop
     """
@@ -106,6 +121,7 @@ def run(
         data=data.absolute(),
         store=store or "",
         listen=listen,
+        tls=_files(tls_certificate, tls_key, tls_client_ca),
         admin=admin,
         admin_token_file=admin_token_file,
         grace=_seconds(grace),
@@ -138,6 +154,23 @@ def _picture(settings: Any) -> Picture:
     lines: deque[Line] = deque(maxlen=_REMEMBERED)
     log_to_memory(lines)
     return partial(live, settings=settings, lines=lines)
+
+
+def _files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Files | None:
+    if certificate is None or key is None:
+        given = {"certificate": certificate, "key": key, "client-ca": client_ca}
+        for name, path in given.items():
+            if path is not None:
+                message = f"found only --tls-{name}, expected --tls-certificate and --tls-key"
+                raise Failure(message, 2)
+        return None
+    from triggerhub.tls import Files
+
+    return Files(
+        certificate=certificate.absolute(),
+        key=key.absolute(),
+        client_ca=None if client_ca is None else client_ca.absolute(),
+    )
 
 
 def _on_terminal() -> bool:

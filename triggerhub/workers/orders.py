@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerhub.settings import Settings
+from triggerhub.tls import Files
 
 _PATHS = ("kubeconfig", "data", "admin_token_file")
 
@@ -44,5 +45,11 @@ def _settings(told: Mapping[str, Any]) -> Settings:
     values["paths"] = tuple(map(Path, told["paths"]))
     values["sockets"] = tuple(told["sockets"])
     for name in _PATHS:
-        values[name] = None if told[name] is None else Path(told[name])
+        values[name] = _path(told[name])
+    if told["tls"] is not None:
+        values["tls"] = Files(**{name: _path(path) for name, path in told["tls"].items()})
     return Settings(**values)
+
+
+def _path(told: str | None) -> Any:
+    return None if told is None else Path(told)

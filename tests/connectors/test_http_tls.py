@@ -1,0 +1,246 @@
+"""TLS at the listener, on the event loop that the hub runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.connectors.test_http_connector import Client, Rig, get, hub, post
+from tests.delivery.test_transport import on_both_loops
+from triggerhub.tls import Files
+
+AUTHORITY = trustme.CA()
+ONE, TWO = (AUTHORITY.issue_cert("localhost", common_name=name) for name in ("one", "two"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triggerhub_http.certificates._LOOK", 0.05)
+
+
+def put(folder: Path, pair: trustme.LeafCert, **more: bytes) -> None:
+    """As Kubernetes does: a new folder, and one link that is replaced."""
+    new = folder / os.urandom(4).hex()
+    new.mkdir()
+    (new / "tls.crt").write_bytes(b"".join(pem.bytes() for pem in pair.cert_chain_pems))
+    (new / "tls.key").write_bytes(pair.private_key_pem.bytes())
+    for name, content in more.items():
+        (new / name).write_bytes(content)
+    link = folder / "next"
+    link.symlink_to(new.name)
+    link.rename(folder / "data")
+
+
+def files(folder: Path, **more: Any) -> Files:
+    data = folder / "data"
+    return Files(certificate=data / "tls.crt", key=data / "tls.key", **more)
+
+
+@asynccontextmanager
+async def secured(folder: Path, patience: float = 30.0, **more: Any) -> AsyncIterator[Rig]:
+    put(folder, ONE)
+    async with hub(tls=files(folder, **more), patience=patience) as rig:
+        yield rig
+
+
+def client_context(pair: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    if pair is not None:
+        pair.configure_cert(context)
+    return context
+
+
+async def client(rig: Rig, pair: trustme.LeafCert | None = None) -> Client:
+    port, context = rig.connector.port, client_context(pair)
+    made = Client(*await asyncio.open_connection("localhost", port, ssl=context))
+    rig.clients.append(made)
+    return made
+
+
+def shown(to: Client) -> str:
+    """The common name of the server's certificate."""
+    subject = to.writer.get_extra_info("peercert")["subject"]
+    return str(dict(part for parts in subject for part in parts)["commonName"])
+
+
+async def renewed(rig: Rig, name: str) -> Client:
+    async with asyncio.timeout(20):
+        while shown(one := await client(rig)) != name:
+            one.writer.close()
+    return one
+
+
+@on_both_loops
+async def test_requests_come_by_tls_and_the_function_is_told_so(tmp_path: Path) -> None:
+    async with secured(tmp_path) as rig:
+        function = await rig.serve()
+        one = await client(rig)
+        one.send(post("/in", "x" * 500_000), get("/again"))
+        assert (await one.reply())[2].endswith(b"x" * 1000)
+        assert (await one.reply())[0] == 200
+        for event in function.events:
+            assert event.request is not None
+            assert dict(event.request.headers)[b"x-forwarded-proto"] == b"https"
+        assert one.writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+
+
+@on_both_loops
+async def test_a_new_certificate_is_shown_and_no_request_is_lost(tmp_path: Path) -> None:
+    over = asyncio.Event()
+
+    async def load(one: Client) -> int:
+        count = 0
+        while not over.is_set():
+            one.send(get())
+            assert (await one.reply())[0] == 200
+            count += 1
+        return count
+
+    async def knock(rig: Rig) -> int:
+        count = 0
+        while not over.is_set():
+            one = await client(rig)
+            one.send(get("/", "connection: close"))
+            assert (await one.reply())[0] == 200
+            one.writer.close()
+            rig.clients.remove(one)
+            count += 1
+        return count
+
+    async with secured(tmp_path) as rig:
+        await rig.serve()
+        old = [await client(rig) for _ in range(8)]
+        async with asyncio.TaskGroup() as tasks:
+            told = [tasks.create_task(load(one)) for one in old]
+            told += [tasks.create_task(knock(rig)) for _ in range(2)]
+            for pair, name in ((TWO, "two"), (ONE, "one"), (TWO, "two")):
+                put(tmp_path, pair)
+                await renewed(rig, name)
+            over.set()
+        assert all(one.result() > 1 for one in told)
+        assert {shown(one) for one in old} == {"one"}
+
+
+@on_both_loops
+async def test_a_pair_that_is_not_right_is_told_and_the_old_one_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with secured(tmp_path) as rig:
+        listening = rig.listen()
+        await listening.report.until("connected")
+        put(tmp_path, TWO, **{"tls.key": ONE.private_key_pem.bytes()})
+        said = await listening.report.until("connected CertificateNotRenewed")
+        assert said.endswith("tls.key: expected the key of the certificate, found something else")
+        assert "CertificateNotRenewed" not in caplog.text
+        assert caplog.text.count("the certificate stays the one of before") == 1
+        one = await client(rig)
+        assert shown(one) == "one"
+        (tmp_path / "data" / "tls.crt").unlink()
+        async with asyncio.timeout(10):
+            while not listening.report.state.endswith("No such file or directory"):
+                await asyncio.sleep(0.02)
+        assert shown(await client(rig)) == "one"
+        put(tmp_path, TWO)
+        await renewed(rig, "two")
+        async with asyncio.timeout(10):
+            while listening.report.state != "connected":
+                await asyncio.sleep(0.02)
+        one.send(get())
+        assert (await one.reply())[0] == 200
+    assert "PRIVATE" not in caplog.text
+
+
+@on_both_loops
+async def test_whoever_speaks_no_tls_is_cut_off_and_nothing_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with secured(tmp_path) as rig:
+        await rig.serve()
+        for said in (get(), "\x16\x03\x01\x02\x00\x01", "\0" * 20_000):
+            plain = await rig.client()
+            plain.send(said)
+            if said[0] == "\x16":
+                plain.writer.write_eof()
+            async with asyncio.timeout(10):
+                with suppress(ConnectionError):
+                    assert b"HTTP" not in await plain.reader.read()
+        one = await client(rig)
+        one.send(get())
+        assert (await one.reply())[0] == 200
+    assert caplog.text == ""
+
+
+@on_both_loops
+async def test_a_handshake_has_a_time_limit_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with secured(tmp_path, patience=0.5) as rig:
+        await rig.serve()
+        plain = await rig.client()
+        plain.send("\x16\x03\x01")
+        assert await plain.closed()
+        one = await client(rig)
+        one.send("GET / HT")
+        assert (await one.reply())[0] == 408
+    async with asyncio.timeout(20), secured(tmp_path, patience=600.0) as rig:
+        await rig.serve()
+        plain = await rig.client()
+        plain.send("\x16\x03\x01")
+        await renewed(rig, "one")
+
+
+@on_both_loops
+async def test_what_is_refused_gets_its_answer_and_an_end_by_tls(tmp_path: Path) -> None:
+    async with secured(tmp_path) as rig:
+        await rig.serve({"maxBodySize": "10"})
+        for said, status in (("nonsense\r\n\r\n", 400), (get("/", "x: " + "y" * 100_000), 431)):
+            one = await client(rig)
+            one.send(said)
+            assert (await one.reply())[0] == status
+            assert await one.closed()
+        one = await client(rig)
+        one.send(post("/", "x" * 200_000))
+        assert (await one.reply())[0] == 413
+        assert await one.closed()
+
+
+@on_both_loops
+async def test_a_client_may_show_a_certificate_and_only_a_good_one(tmp_path: Path) -> None:
+    past = datetime.now(UTC) - timedelta(days=1)
+    clients = trustme.CA()
+    ca = tmp_path / "ca"
+    ca.write_bytes(clients.cert_pem.bytes())
+    async with secured(tmp_path, client_ca=ca) as rig:
+        await rig.serve()
+        for pair in (None, clients.issue_cert("a.example")):
+            one = await client(rig, pair)
+            one.send(get())
+            assert (await one.reply())[0] == 200
+        expired = clients.issue_cert("a.example", not_after=past)
+        for pair in (expired, AUTHORITY.issue_cert("a.example")):
+            one = await client(rig, pair)
+            one.send(get())
+            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+                await one.reply()
+
+
+def test_files_that_are_not_right_are_told_at_the_start(tmp_path: Path) -> None:
+    put(tmp_path, ONE, ca=b"no")
+    good = files(tmp_path)
+    good.context(good.read())
+    bad = files(tmp_path, client_ca=tmp_path / "data" / "ca")
+    pems = bad.read()
+    with pytest.raises(OSError, match=r"ca: expected certificates in PEM form, found"):
+        bad.context(pems)
+    with pytest.raises(OSError, match=r"nowhere: No such file"):
+        files(tmp_path, client_ca=tmp_path / "nowhere").read()
