@@ -63,16 +63,16 @@ async def unzipped(head: Head, body: bytes, limit: int) -> bytes:
     """What is in the gzip; ``head`` names the coding no longer. Raises ``Refusal``: 413 where it
     is more than ``limit`` bytes, 400 where it is broken."""
     if len(body) > _LARGE or limit > _LARGE:
-        plain = await asyncio.to_thread(_inflated, body, limit)
+        plain = await asyncio.to_thread(inflated, body, limit)
     else:
-        plain = _inflated(body, limit)
+        plain = inflated(body, limit)
     head.kept[:] = [pair for pair in head.kept if pair[0] != _CODING]
     return plain
 
 
-def _inflated(body: bytes, limit: int) -> bytes:
-    """Of all members, one after the other (RFC 1952, section 2.2). Never holds more than ``limit``
-    bytes and one, however much is in there."""
+def inflated(body: bytes, limit: int) -> bytes:
+    """Of all members, one after the other (RFC 1952, section 2.2). Unpacks no more than ``limit``
+    bytes and one, however much is in there. Raises as ``unzipped`` does."""
     pieces: list[bytes] = []
     size = 0
     member, ended = zlib.decompressobj(_WINDOW), False

@@ -8,7 +8,8 @@ label, both as in Kubernetes Ingress (networking/v1).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -92,47 +93,77 @@ _Shape = tuple[bool, ...]
 """Of a key's elements, which are parameters."""
 
 
+class _Paths(Generic[T]):
+    """Slots by their paths' keys: canonical, with a mark for each parameter."""
+
+    __slots__ = ("_shapes", "_varied", "depth", "slots")
+
+    def __init__(self) -> None:
+        self.slots: dict[str, _Slot[T]] = {}
+        self.depth = 0
+        """Slashes of the key that has most."""
+        self._shapes: Counter[_Shape] = Counter()
+        self._varied: list[_Shape] = []
+        """Those with parameters; a literal element is before a parameter, from the left."""
+
+    def at(self, key: str) -> _Slot[T]:
+        """A new one, unless it is there."""
+        if key not in self.slots:
+            self.slots[key] = _Slot()
+            self._count(key, 1)
+        return self.slots[key]
+
+    def drop(self, key: str) -> None:
+        del self.slots[key]
+        self._count(key, -1)
+
+    def _count(self, key: str, more: int) -> None:
+        shape = tuple(element == _PARAMETER for element in key.split("/"))
+        self._shapes[shape] += more
+        if self._shapes[shape] == max(0, more):  # it is new, or gone
+            self._shapes += Counter()
+            self.depth = max(map(len, self._shapes), default=1) - 1
+            self._varied = sorted(filter(any, self._shapes))
+
+    def fitting(self, path: str) -> Iterator[_Slot[T]]:
+        """The most specific first."""
+        slot = self.slots.get(path)
+        if slot is not None:
+            yield slot
+        if not self._varied:
+            return
+        elements = path.split("/")
+        for shape in self._varied:
+            if len(shape) != len(elements):
+                continue
+            places = list(zip(shape, elements, strict=True))
+            slot = self.slots.get("/".join(_PARAMETER if one else each for one, each in places))
+            if slot is not None and all(each or not one for one, each in places):
+                yield slot
+
+
 class _Table(Generic[T]):
     """The paths of one host."""
 
-    __slots__ = ("depth", "exact", "exact_shapes", "prefix_shapes", "prefixes")
+    __slots__ = ("exact", "prefixes")
 
     def __init__(self) -> None:
-        self.exact: dict[str, _Slot[T]] = {}
-        self.prefixes: dict[str, _Slot[T]] = {}
-        """By path without the slash at its end; the root is the empty text."""
-        self.depth = 0
-        """Elements of the longest prefix."""
-        self.exact_shapes: list[_Shape] = []
-        self.prefix_shapes: list[_Shape] = []
-        """Of keys with parameters; a literal element is before a parameter, from the left."""
-
-    def changed(self) -> None:
-        """Other keys are in it."""
-        self.depth = max((prefix.count("/") for prefix in self.prefixes), default=0)
-        self.exact_shapes = _shapes(self.exact)
-        self.prefix_shapes = _shapes(self.prefixes)
+        self.exact: _Paths[T] = _Paths()
+        self.prefixes: _Paths[T] = _Paths()
+        """Without the slash at the end; the root is the empty text."""
 
     def matching(self, path: str) -> Iterator[tuple[_Slot[T], int]]:
         """The most specific first, each with the number of elements it matched (-1: exact)."""
-        slot = self.exact.get(path)
-        if slot is not None:
+        for slot in self.exact.fitting(path):
             yield slot, -1
-        for key in _fitting(self.exact_shapes, path):
-            if key in self.exact:
-                yield self.exact[key], -1
-        if not self.prefixes:
+        if not self.prefixes.slots:
             return
-        depth = self.depth
+        depth = self.prefixes.depth
         if path.count("/") > depth:
             path = "/".join(path.split("/", depth + 1)[: depth + 1])
         while True:
-            slot = self.prefixes.get(path)
-            if slot is not None:
+            for slot in self.prefixes.fitting(path):
                 yield slot, path.count("/")
-            for key in _fitting(self.prefix_shapes, path):
-                if key in self.prefixes:
-                    yield self.prefixes[key], path.count("/")
             if not path:
                 return
             path = path[: path.rfind("/")]
@@ -150,10 +181,9 @@ class Routes(Generic[T]):
         """Returns the claims whose holder changed; that of ``claim`` is set in any case."""
         self._found.clear()
         table = self._tables.setdefault(claim.host, _Table())
-        slots, key = self._place(table, claim)
-        slot = slots.setdefault(key, _Slot())
+        paths, key = self._place(table, claim)
+        slot = paths.at(key)
         slot.claims.append(claim)
-        table.changed()
         return slot.settle()
 
     def leave(self, claim: Claim[T]) -> list[Claim[T]]:
@@ -161,21 +191,20 @@ class Routes(Generic[T]):
         changed."""
         claim.leaving = True
         self._found.clear()
-        slots, key = self._place(self._tables[claim.host], claim)
-        return slots[key].settle()
+        paths, key = self._place(self._tables[claim.host], claim)
+        return paths.slots[key].settle()
 
     def remove(self, claim: Claim[T]) -> list[Claim[T]]:
         """Returns the claims whose holder changed. Raises KeyError or ValueError unless it was
         added."""
         self._found.clear()
         table = self._tables[claim.host]
-        slots, key = self._place(table, claim)
-        slot = slots[key]
+        paths, key = self._place(table, claim)
+        slot = paths.slots[key]
         slot.claims.remove(claim)
         if not slot.claims:
-            del slots[key]
-            table.changed()
-        if not table.exact and not table.prefixes:
+            paths.drop(key)
+        if not table.exact.slots and not table.prefixes.slots:
             del self._tables[claim.host]
         return slot.settle()
 
@@ -220,7 +249,7 @@ class Routes(Generic[T]):
         if "" in tables:
             yield tables[""]
 
-    def _place(self, table: _Table[T], claim: Claim[T]) -> tuple[dict[str, _Slot[T]], str]:
+    def _place(self, table: _Table[T], claim: Claim[T]) -> tuple[_Paths[T], str]:
         elements = zip(claim.path.split("/"), canonical(claim.path).split("/"), strict=True)
         path = "/".join(_PARAMETER if raw[:1] == "{" else element for raw, element in elements)
         return (table.exact, path) if claim.exact else (table.prefixes, path.rstrip("/"))
@@ -231,24 +260,6 @@ def parameters(path: str) -> list[tuple[int, str]]:
     names."""
     elements = enumerate(path.split("/"))
     return [(at, element[1:-1]) for at, element in elements if element[:1] == "{"]
-
-
-def _shapes(keys: Iterable[str]) -> list[_Shape]:
-    found = {tuple(e == _PARAMETER for e in key.split("/")) for key in keys if _PARAMETER in key}
-    return sorted(shape for shape in found if any(shape))
-
-
-def _fitting(shapes: list[_Shape], path: str) -> Iterator[str]:
-    """The keys that this path may have."""
-    if not shapes:
-        return
-    elements = path.split("/")
-    for shape in shapes:
-        if len(shape) != len(elements):
-            continue
-        key = [_PARAMETER if one else e for one, e in zip(shape, elements, strict=True)]
-        if not any(one and not e for one, e in zip(shape, elements, strict=True)):
-            yield "/".join(key)
 
 
 def host_name(host: str) -> str:

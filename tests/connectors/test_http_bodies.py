@@ -6,12 +6,15 @@ import gzip
 import hashlib
 import hmac
 import json
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.connectors.test_http_connector import Rig, get, hub
+from triggerhub_http.bodies import inflated
+from triggerhub_http.messages import Refusal
 
 GZIP = "content-encoding: gzip"
 
@@ -121,3 +124,15 @@ async def test_a_signature_is_of_the_gzip_and_nothing_unsigned_is_unpacked(rig: 
     unsigned = f"x-hub-signature-256: sha256={of_plain}"
     for one in (body, gzip.compress(bytes(5_000_000))):
         assert (await rig.ask(sent(one, GZIP, unsigned)))[0] == 403
+
+
+def test_no_more_is_unpacked_than_is_taken() -> None:
+    bomb = gzip.compress(bytes(40_000_000))
+    tracemalloc.start()
+    try:
+        for body in (bomb, gzip.compress(bytes(90_000)) * 50):
+            with pytest.raises(Refusal):
+                inflated(body, 100_000)
+        assert tracemalloc.get_traced_memory()[1] < 400_000
+    finally:
+        tracemalloc.stop()

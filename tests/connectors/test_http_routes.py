@@ -268,3 +268,14 @@ def test_parameters_are_found_among_very_many_elements() -> None:
     routes = table(claim("deep", "/a/{b}/c/{d}"), claim("root"))
     path = "/a/1/c/2" + "/" * 60_000
     assert found(routes, path).startswith("deep|/")
+
+
+def test_ten_thousand_paths_with_parameters_are_one_shape() -> None:
+    claims = [claim(f"{n}", f"/{n}/{{id}}") for n in range(10_000)]
+    routes = table(*claims)
+    assert found(routes, "/77/x/y") == "77|/y"
+    (table_of_any,) = routes._tables.values()
+    assert len(table_of_any.prefixes._varied) == 1
+    for each in claims:
+        routes.remove(each)
+    assert vars(routes) == vars(Routes())

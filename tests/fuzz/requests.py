@@ -101,7 +101,8 @@ async def answered(port: int, text: bytes, size: int) -> list[int]:
                     break
                 transport.write(text[at : at + size])
                 await asyncio.sleep(0)
-            transport.write_eof()
+            if not client.ended.done():
+                transport.write_eof()
         await client.ended
     said = bytes(client.said)
     statuses = [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z][^\r\n]*\r\n", said)]
