@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from structlog.testing import capture_logs
 
 from triggerhub.event import Event, Origin
 from triggerhub.store.codec import letter_row
-from triggerhub.store.records import DeadLetter, Delivery, Elsewhere, Selection, StoreError
+from triggerhub.store.inbox import SQLiteInbox
+from triggerhub.store.records import DeadLetter, Delivery, Elsewhere, Room, Selection, StoreError
 from triggerhub.store.schema import APPLICATION_ID, MIGRATIONS
 from triggerhub.store.sqlite import SQLiteStore
 from triggerhub.store.ulid import new_ulid
@@ -728,6 +730,18 @@ class TestInbox:
                 tasks.create_task(inbox.put(_letter().event))
         assert await inbox.purge() == 2_500
         assert await store.waiting() == {}
+
+    async def test_what_is_put_during_a_purge_stays(self, store: SQLiteStore) -> None:
+        class Busy(SQLiteInbox):
+            async def _delete(self, numbers: Collection[int]) -> int:
+                await self.put(_letter().event)
+                return await super()._delete(numbers)
+
+        inbox = Busy(store._writer, "a.b.c", Room(), time.time)
+        await inbox.put(_letter().event)
+        async with asyncio.timeout(30):
+            assert await inbox.purge() == 1
+        assert (await store.waiting())["a.b.c"].events == 1
 
     async def test_inboxes_made_in_two_processes_at_once_share_nothing(
         self, store: SQLiteStore, directory: Path

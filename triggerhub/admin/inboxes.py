@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from triggerhub.admin.view import View
 from triggerhub.admin.wire import Json
 from triggerhub.delivery.feeder import CLAIM
-from triggerhub.store.records import Waiting
+from triggerhub.store.records import StoreError, Waiting
 
 _TTL = 60.0
 """Seconds that nobody delivers what is purged; also after a purge that its process did not
@@ -35,7 +36,8 @@ async def purge(view: View, binding: str) -> int:
     try:
         return await view.store.inbox(binding).purge()
     finally:
-        await claims.release(CLAIM)
+        with suppress(StoreError):  # else it ends by itself
+            await claims.release(CLAIM)
 
 
 def inboxes_json(waiting: Mapping[str, Waiting], bound: Mapping[str, bool]) -> list[Json]:

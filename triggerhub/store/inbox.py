@@ -106,10 +106,11 @@ class SQLiteInbox:
     async def purge(self) -> int:
         """See ``Inbox.purge``. Raises ``StoreError``."""
 
+        inbox = await self._writer.read(self._row)
+        if inbox is None:
+            return 0
+
         def read(db: sqlite3.Connection) -> list[int]:
-            inbox = self._row(db)
-            if inbox is None:
-                return []
             rows = db.execute(
                 "SELECT number FROM inbox WHERE number > ? AND number <= ? LIMIT ?",
                 (inbox.id * _NUMBERS, inbox.last, _AT_ONCE),

@@ -204,8 +204,8 @@ class Inbox(Protocol):
         known."""
 
     async def purge(self) -> int:
-        """Remove all that is there; returns how many. What was put ``once`` stays known. For an
-        inbox that nobody puts into or reads from meanwhile."""
+        """Remove all that was there when it was called; returns how many. What was put ``once``
+        stays known."""
 
     async def has(self, number: int) -> bool | None:
         """Whether it is there; False: it was; None: no entry of this inbox had that number."""

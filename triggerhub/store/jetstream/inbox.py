@@ -118,10 +118,11 @@ class JetStreamInbox:
 
     async def purge(self) -> int:
         """See ``Inbox.purge``. Raises ``StoreError``."""
-        gone = await self._server.purge(self._stream, self._subject(ENTRY, "*", "*"))
-        await self._server.purge(self._stream, self._subject(_REST, "*", "*", "*"))
+        until = int((await self._server.state(self._stream))["last_seq"]) + 1
+        gone = await self._server.purge(self._stream, self._subject(ENTRY, "*", "*"), until)
+        await self._server.purge(self._stream, self._subject(_REST, "*", "*", "*"), until)
         self._known.clear()
-        self._events = self._size = 0
+        self._counted = -_COUNT_EVERY
         return gone
 
     async def has(self, number: int) -> bool | None:
