@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from triggerhub.tls import Files, Pems
 
@@ -13,6 +14,12 @@ _LOOK = 2.0
 """Seconds."""
 
 _log = logging.getLogger("triggerhub.http")
+
+
+class Renew(Protocol):
+    """``distrust``: the authorities of clients are other ones."""
+
+    def __call__(self, context: ssl.SSLContext, *, distrust: bool) -> Awaitable[None]: ...
 
 
 class Certificates:
@@ -34,7 +41,7 @@ class Certificates:
         self._taken = pems
         return context
 
-    async def keep(self, renew: Callable[[ssl.SSLContext], Awaitable[None]]) -> None:
+    async def keep(self, renew: Renew) -> None:
         """``renew`` with what is there, whenever it is another, until cancelled."""
         before = ""
         while True:
@@ -42,7 +49,8 @@ class Certificates:
             try:
                 pems = await asyncio.to_thread(self._files.read)
                 if pems != self._taken:
-                    await renew(self._files.context(pems))
+                    distrust = self._taken is None or self._taken[2] != pems[2]
+                    await renew(self._files.context(pems), distrust=distrust)
                     self._taken = pems
                     _log.info("the certificate of --listen is a new one")
             except OSError as error:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from triggerhub.connector import Installation, Subscription
+from triggerhub.connector import Installation, SpecError, Subscription
 from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
 from triggerhub_http.bodies import Gone, read_body, unzipped, zipped
 from triggerhub_http.certificates import Certificates
+from triggerhub_http.clients import IDENTITY
 from triggerhub_http.deferred import STATUS
 from triggerhub_http.forwarding import forwarding
 from triggerhub_http.gate import admitted
@@ -55,6 +56,8 @@ class HTTPConnector:
         self._replays: dict[str, Replays] = {}
         """By subscription: a listener that starts anew knows what the last one knew."""
         files = installation.tls
+        self._asks = files is not None and files.client_ca is not None
+        """Clients for certificates."""
         self._certificates = None if files is None else Certificates(files, self._tell_all)
         self._server = Server(
             self._answer,
@@ -91,6 +94,9 @@ class HTTPConnector:
         Raises ``OSError`` when the address cannot be listened on, ``SpecError`` when what its
         references stand for is not what it should be.
         """
+        auth = subscription.source.auth
+        if auth is not None and auth.client_certificate is not None and not self._asks:
+            raise SpecError("spec.source.auth.clientCertificate needs a hub with --tls-client-ca")
         replays = self._replays.setdefault(subscription.name, Replays())
         listener = Listener(subscription, replays, self._stale)
         # Before the server opens: the first request may be for any of those that listen.
@@ -199,7 +205,7 @@ class HTTPConnector:
         receive: ASGIReceiveCallable,
     ) -> Reply:
         """What became of an event. Raises ``Refusal`` or ``Gone``."""
-        entry = await admitted(listener.gate, head, scope["client"])
+        entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         body = await read_body(receive, head.length, listener.max_body) if head.body else b""
         await entry.check(body)
         with entry:
@@ -217,7 +223,7 @@ class HTTPConnector:
     ) -> Reply:
         """Raises ``Refusal`` or ``Gone``."""
         method, path = scope["method"], scope["raw_path"].decode()
-        entry = await admitted(listener.gate, head, scope["client"])
+        entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         with listener.turnstile:
             in_gzip = head.body and zipped(head)
             body = await read_body(receive, head.length, listener.max_body) if head.body else b""

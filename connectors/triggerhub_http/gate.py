@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from triggerhub.connector import Subscription
 from triggerhub_http.addresses import Elsewhere, Places
+from triggerhub_http.clients import Identity
 from triggerhub_http.holders import Holders, NobodyKnown
 from triggerhub_http.keys import NoKeys
 from triggerhub_http.messages import CALLER, Field, Head, Refusal
@@ -46,7 +47,7 @@ class Gate:
         if source.auth is not None:
             if source.auth.addresses is not None:
                 self._places = Places(source.auth.addresses)
-            if any((source.auth.bearer, source.auth.basic, source.auth.api_key, source.auth.jwt)):
+            if source.auth.holders:
                 self._holders = Holders(source.auth, subscription, changed)
         if source.signature is not None:
             self._signatures = Signatures("spec.source.signature", source.signature, subscription)
@@ -74,8 +75,9 @@ class Gate:
         if self._holders is not None:
             self._holders.close()
 
-    async def admit(self, head: Head, peer: str) -> Entry:
-        """Ask all that can be asked while the body is not there. Raises Refusal: 401, 403, 503."""
+    async def admit(self, head: Head, peer: str, shown: Identity | None = None) -> Entry:
+        """Ask all that can be asked while the body is not there. ``shown``: by a certificate.
+        Raises Refusal: 401, 403, 503."""
         asked = self._asked(head.kept)
         if self._places is not None:
             try:
@@ -89,7 +91,7 @@ class Gate:
             except Unsigned as error:
                 self._refuse(403, error.reason, str(error))
         if self._holders is not None:
-            caller = await self._held(self._holders, asked)
+            caller = await self._held(self._holders, asked, shown)
             head.kept[:] = self._holders.without(head.kept)
             if caller:
                 head.kept.append((CALLER, quote(caller, safe="!#$&'()*+,/:;=?@[]~ ").encode()))
@@ -104,12 +106,15 @@ class Gate:
                 found[name] = value
         return found
 
-    async def _held(self, holders: Holders, asked: dict[bytes, bytes]) -> str:
+    async def _held(
+        self, holders: Holders, asked: dict[bytes, bytes], shown: Identity | None
+    ) -> str:
         try:
-            return await holders.find(asked)
+            return await holders.find(asked, shown, self._now())
         except NobodyKnown as error:
-            challenges = ((b"www-authenticate", one) for one in holders.challenges(error))
-            self._refuse(401, error.reason, str(error), *challenges)
+            challenges = [(b"www-authenticate", one) for one in holders.challenges(error)]
+            # A certificate cannot be asked for here (RFC 9110, section 15.5.2).
+            self._refuse(401 if challenges else 403, error.reason, str(error), *challenges)
         except (Busy, NoKeys) as error:
             # Not why: that is for the operator, who sees it in the trigger's condition.
             reason = "Busy" if isinstance(error, Busy) else "KeysUnavailable"
@@ -173,13 +178,18 @@ class Entry:
 NOTHING_ASKED = Entry(None)
 
 
-async def admitted(gate: Gate | None, head: Head, client: tuple[str, int] | None) -> Entry:
-    """``client``: address and port. Raises Refusal: one that ends the connection where a body
-    comes that nobody wants."""
+async def admitted(
+    gate: Gate | None,
+    head: Head,
+    client: tuple[str, int] | None,
+    shown: Identity | None = None,
+) -> Entry:
+    """``client``: address and port. ``shown``: by a certificate. Raises Refusal: one that ends the
+    connection where a body comes that nobody wants."""
     if gate is None:
         return NOTHING_ASKED
     try:
-        return await gate.admit(head, client[0] if client else "")
+        return await gate.admit(head, client[0] if client else "", shown)
     except Refusal as refusal:
         refusal.close = head.body and not 0 < head.length <= _PASSED_OVER
         raise

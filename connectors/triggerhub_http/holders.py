@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triggerhub.connector import Subscription
+from triggerhub_http.clients import Clients, Identity
 from triggerhub_http.jwts import Tokens as SignedTokens
 from triggerhub_http.jwts import UnknownKey, Unproven
 from triggerhub_http.keys import FetchedKeys, GivenKeys
@@ -53,6 +54,9 @@ class Holders:
             )
         if auth.basic is not None:
             self._passwords = Passwords(f"{where}.basic", auth.basic, subscription)
+        self._clients = None
+        if auth.client_certificate is not None:
+            self._clients = Clients(auth.client_certificate)
         schemes = any((self._tokens, self._passwords, self._signed))
         self.needs = frozenset(
             {*([_AUTHORIZATION] if schemes else ()), *([self._key_field] if self._keys else ())}
@@ -93,8 +97,15 @@ class Holders:
             made.append(b'ApiKey realm="%b", header="%b"' % (self._realm, self._key_field))
         return made
 
-    async def find(self, asked: dict[bytes, bytes]) -> str:
-        """Who calls; empty: somebody without a name. Raises NobodyKnown, Busy, NoKeys."""
+    async def find(
+        self, asked: dict[bytes, bytes], shown: Identity | None = None, now: float = 0.0
+    ) -> str:
+        """Who calls; empty: somebody without a name. ``shown``: by the connection; ``now``:
+        seconds since the epoch. Raises NobodyKnown, Busy, NoKeys."""
+        if self._clients is not None and shown is not None:
+            name = self._clients.holder(shown, now)
+            if name is not None:
+                return name
         if self._keys is not None and self._key_field in asked:
             name = self._keys.holder(asked[self._key_field].strip())
             if name is not None:
@@ -110,6 +121,8 @@ class Holders:
             if name is None:
                 raise NobodyKnown("BadCredentials", "name or password are not right")
             return name
+        if self._clients is not None and shown is not None:
+            raise NobodyKnown("BadCredentials", "the client's certificate is not one that may call")
         raise NobodyKnown("NoCredentials", "found no credentials that are taken here")
 
     async def _bearer(self, token: bytes) -> str:

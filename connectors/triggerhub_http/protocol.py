@@ -12,6 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from triggerhub_http.clients import IDENTITY, Identity, identity
 from triggerhub_http.framing import Malformed, origin_form
 from triggerhub_http.messages import Refusal
 from triggerhub_http.outbox import Flow, Outbox, Outgoing
@@ -45,6 +46,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.logger = _log
         self._outbox = outbox
+        self.identity: Identity | None = None
+        """Who the client is by its certificate."""
         self._since = self.loop.time()
         self._head_size = 0
         """Bytes since a body or a request went on: of a head, of trailers, between chunks."""
@@ -65,6 +68,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._outgoing = Outgoing(transport, self._outbox, self._may_close)
         super().connection_made(self._outgoing)
+        self.identity = identity(transport.get_extra_info("peercert"))
+        self.app_state = {IDENTITY: self.identity}
         self.flow = Flow(self.transport, self.pipeline)
         self._worker = self.loop.create_task(self._work())
         self._worker.add_done_callback(self.tasks.discard)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from triggerhub.connector import Reference, SourceModel
 from triggerhub.durations import Duration
 from triggerhub.fields import IPV6, PORT, Rule, Text
+from triggerhub_http.clients import ClientCertificate
 
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _V4 = rf"({_OCTET}\.){{3}}{_OCTET}(/(3[0-2]|[12]?[0-9]))?"
@@ -125,18 +126,17 @@ class Addresses(SourceModel):
     )
 
 
-_WAYS = ("bearer", "basic", "apiKey", "jwt", "addresses")
+_WAYS = ("bearer", "basic", "apiKey", "jwt", "clientCertificate", "addresses")
 
 
 def _nobody(auth: Auth) -> str:
-    ways = (auth.bearer, auth.basic, auth.api_key, auth.jwt, auth.addresses)
-    if any(way is not None for way in ways):
+    if auth.holders or auth.addresses is not None:
         return ""
     return f"found none of {', '.join(_WAYS)}, expected at least one"
 
 
 class Auth(SourceModel):
-    """Who may call. Of bearer, basic, apiKey and jwt, one that fits is enough."""
+    """Who may call. Of bearer, basic, apiKey, jwt and clientCertificate, one is enough."""
 
     field_rules = (
         Rule(
@@ -156,6 +156,11 @@ class Auth(SourceModel):
         default=None, alias="apiKey", description="Whoever has one of these keys."
     )
     jwt: JWT | None = Field(default=None, description="Whoever has a token of this issuer.")
+    client_certificate: ClientCertificate | None = Field(
+        default=None,
+        alias="clientCertificate",
+        description="Whoever shows a certificate of the hub's --tls-client-ca.",
+    )
     addresses: Addresses | None = Field(
         default=None, description="And only from there; alone: whoever calls from there."
     )
@@ -164,6 +169,12 @@ class Auth(SourceModel):
         alias="passOn",
         description="The function gets the field with the token, password or key, too.",
     )
+
+    @property
+    def holders(self) -> bool:
+        """Whether anything is asked but from where."""
+        ways = (self.bearer, self.basic, self.api_key, self.jwt, self.client_certificate)
+        return any(way is not None for way in ways)
 
 
 def _time_unsigned(hmac: HMAC) -> str:

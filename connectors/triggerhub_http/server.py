@@ -164,13 +164,17 @@ class _Uvicorn(uvicorn.Server):
     def _connection(self) -> Protocol:
         return Protocol(self._outbox, self.config, self.server_state, {})
 
-    async def renew(self, context: ssl.SSLContext) -> None:
-        """Connections that come from now on are of this one; those that are there stay. Raises
+    async def renew(self, context: ssl.SSLContext, *, distrust: bool) -> None:
+        """Connections that come from now on are of this one; those that are there stay, except,
+        with ``distrust``, those of clients with a certificate, after what they asked. Raises
         OSError."""
         self.context = context
         before, self.servers = self.servers, await self._accepting()
         for server in before:
             server.close()
+        for connection in self._connections():
+            if distrust and connection.identity is not None:
+                connection.shutdown()
 
     async def main_loop(self) -> None:
         """What is due once a second: the date, and clients that went silent."""

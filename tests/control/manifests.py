@@ -658,6 +658,8 @@ def _http() -> Iterator[Row]:
                 "10.0.0.0/8", "10.0.0.1/8", "0.0.0.0/0", "255.255.255.255", "::/0", "2001:db8::7",
                 "::ffff:102:304")),
             {"addresses": {"allow": ["::1"], "trustedProxies": [], "header": "Forwarded"}})),
+        *({"auth": {"clientCertificate": given}} for given in (
+            {}, {"names": ["DNS:a", "URI:spiffe://a/b", "CN:a b", "email:a@b"]})),
         *({"signature": kept | signed} for signed in (
             {"preset": "GitHub"}, {"preset": "Slack", "tolerance": "1m", "replayWindow": "1h"},
             {"hmac": {"header": "X-Sig"}}, {"hmac": {"header": "X-Sig", "signed": "a{body}"}},
@@ -697,7 +699,9 @@ def _http() -> Iterator[Row]:
             {"jwt": issuer | {"jwksURL": "http://a/"}}, {"jwt": issuer | {"jwksURL": "https://"}},
             {"jwt": issuer | {"jwksURL": "https://a/", "algorithms": ["RS256", "HS256"]}},
             *({"jwt": jwt | wrong} for wrong in unfit),
-            {"addresses": {}}, {"addresses": {"allow": []}},
+            {"addresses": {}}, {"addresses": {"allow": []}}, {"clientCertificate": []},
+            *({"clientCertificate": {"names": names}} for names in (
+                [], ["a"], ["DNS:"], ["IP:10.0.0.1"], "DNS:a", ["dns:a"], [5])),
             {"addresses": {"allow": ["::1"], "header": "X-Real-IP"}},
             *({"addresses": {"allow": [network]}} for network in (
                 "", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.256", "010.0.0.1", "::1/129",
