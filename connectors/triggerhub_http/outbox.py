@@ -80,6 +80,11 @@ class Outgoing(asyncio.Transport):
         else:
             self._transport.writelines(unwritten)
 
+    def end(self) -> None:
+        """Close, after what is written already."""
+        self.flush()
+        self._transport.close()
+
     def is_closing(self) -> bool:
         return self._closing or self._transport.is_closing()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -89,12 +90,18 @@ class Protocol(HttpToolsProtocol):
             for at in range(0, len(data), _PIECE):
                 self._feed(data[at : at + _PIECE])
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has nothing more to say is gone: whether it still reads cannot be told. But
-        it gets what is answered already, and hears of a request without its end."""
+        it gets what is answered at once, and hears of a request without its end."""
         if self._within_head or self._within_body:
             self._refuse(Refusal(400, "BadRequest", "found a request without its end"))
-        self.transport.flush()  # type: ignore[attr-defined]
+        end: Callable[[], None] = self.transport.end  # type: ignore[attr-defined]
+        if self.transport.get_extra_info("sslcontext") is not None:
+            end()
+            return False
+        # What came with it has its turn first: uvloop brings both in one.
+        self.loop.call_soon(end)
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()

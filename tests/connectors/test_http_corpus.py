@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from tests.connectors.test_http_connector import Client, Rig, get, hub
 from tests.fuzz.requests import fuzz
@@ -242,3 +243,13 @@ async def test_whatever_is_sent_is_answered_2xx_to_4xx_and_the_listener_goes_on(
     found = await fuzz(rig, seed=8, count=400)
     assert found[200] > 100
     assert found[400] > 100
+
+
+def test_on_the_loop_of_workers_as_well() -> None:
+    async def on_it() -> None:
+        async with hub() as rig:
+            await rig.serve()
+            assert (await fuzz(rig, seed=9, count=200))[200] > 50
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(on_it())
