@@ -20,7 +20,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from integration.servers import free_port
+from integration.servers import ends_with_us, free_port
 
 API = "triggerhub.dev/v1alpha1"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,7 +71,7 @@ class Hub:
         """Start it, and wait until it says that it is ready (bounded)."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "triggerhub", "run", *self._source,
+                [*ends_with_us(), sys.executable, "-m", "triggerhub", "run", *self._source,
                  "--data", str(self.data), "--listen", self.listen, "--admin", self.admin,
                  *self._options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -198,6 +199,14 @@ def eventually(holds: Callable[[], bool], what: str, within: float = 60.0) -> No
         time.sleep(0.1)
 
 
+def ends_with_us() -> list[str]:
+    """What stands before a command so that it ends when this process does, however that ends. Of
+    what another thread than the main one starts, it would end with that thread: then nothing."""
+    if threading.current_thread() is not threading.main_thread() or not shutil.which("setpriv"):
+        return []
+    return ["setpriv", "--pdeathsig", "KILL"]
+
+
 class Server:
     """A process group that we started, and its log."""
 
@@ -212,7 +221,7 @@ class Server:
         """Start, and wait until ``ready()``. Fails the test after ``within`` seconds."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*ends_with_us(), *self._command],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
