@@ -38,6 +38,7 @@ KINDS = (
     "natstriggers",
     "echotriggers",
 )
+CLEANED = ("KafkaTrigger", "KinesisTrigger", "NATSTrigger")
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "Namespace"}
 POLICY = {
     "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
@@ -334,19 +335,24 @@ def live_through(server: Cluster, shop: str, hub: Hub, url: str) -> None:
         hub.wait(lambda: reason("httptriggers/stays") == "FunctionNotFound", "its end")
         apply(function("f", url))
 
-    def held() -> int:
-        found = server.kubectl("get", "kafkatriggers/cleaned", "-n", shop, "-o", "json")
-        return len(json.loads(found)["metadata"].get("finalizers") or [])
+    def held() -> list[int]:
+        found = server.kubectl("get", *cleaned, "-n", shop, "-o", "json")
+        return [len(one["metadata"].get("finalizers") or []) for one in json.loads(found)["items"]]
 
     def gone() -> bool:
         return all(not server.kubectl("get", n, "-n", shop, "--ignore-not-found") for n in names)
 
     hub.wait(gone, "the end of what goes with its function")
-    cleaned = trigger("KafkaTrigger", "cleaned", "none", {"topic": "t", "brokers": ["127.0.0.1:1"]})
-    for choice, finalizers in (("Delete", 1), ("Keep", 0)):
-        cleaned["spec"]["source"]["cleanup"] = choice
-        apply(cleaned)
-        hub.wait(lambda n=finalizers: held() == n, f"{finalizers} finalizers")  # type: ignore[misc]
+    keeping = [one for one in ends if one["kind"] in CLEANED]
+    cleaned = [f"{one['kind'].lower()}s/cleaned" for one in keeping]
+    for one in keeping:
+        one["metadata"]["name"], one["spec"]["function"]["name"] = "cleaned", "none"
+        del one["spec"]["onFunctionDelete"]
+    for choice, finalizers in (("Delete", [1, 1, 1]), ("Keep", [0, 0, 0])):
+        for one in keeping:
+            one["spec"]["source"]["cleanup"] = choice
+        apply(*keeping)
+        hub.wait(lambda n=finalizers: held() == n, f"finalizers: {finalizers}")  # type: ignore[misc]
 
 
 def expose(server: Audited, shop: str, hub: Hub) -> None:
