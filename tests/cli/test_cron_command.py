@@ -134,5 +134,5 @@ def test_the_answer_in_the_documents_is_the_commands(tmp_path: Path) -> None:
     found = ""
     for options in (shown[1], f"-n 3 {shown[2]}"):
         arguments = ["cron", "next", "nightly", "-f", str(tmp_path), *options.split()]
-        found += CliRunner(env={"TZ": "UTC"}).invoke(app, arguments).stdout
+        found += CliRunner(env={"TZ": "UTC", "COLUMNS": ""}).invoke(app, arguments).stdout
     assert found == shown[3]

@@ -71,7 +71,7 @@ async def test_what_cannot_be_is_one_sentence(
 
 async def test_ctrl_c_ends_it_and_tells_the_command_that_goes_on(hub: SmallHub) -> None:
     hub.bind()
-    log_of(hub, 30)
+    log_of(hub, 300)
     root = Path(__file__).parents[2]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "triggerhub", "replay", "orders", "--from", "0", "--rate", "10",
@@ -93,8 +93,8 @@ async def test_ctrl_c_ends_it_and_tells_the_command_that_goes_on(hub: SmallHub) 
     words[words.index("--rate") + 1] = "1000"
     ran = await run(*words[1:])
     assert ran.code == 0
-    assert {event for event, _ in hub.function.seen} == {str(n) for n in range(30)}
-    assert len(hub.function.seen) < 30 + reached
+    assert {event for event, _ in hub.function.seen} == {str(n) for n in range(300)}
+    assert len(hub.function.seen) < 300 + reached
 
 
 async def test_a_hub_that_stops_in_the_middle_tells_how_far_it_came(tmp_path: Path) -> None:

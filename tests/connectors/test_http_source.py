@@ -58,7 +58,7 @@ def test_a_host_is_compared_in_lower_case() -> None:
         ({"maxBodySize": "1MB"}, "expected bytes or a quantity"),
         ({"maxBodySize": -1}, "expected bytes or a quantity"),
         ({"mode": "async"}, "mode"),
-        ({"auth": {}}, "found none of bearer, basic, apiKey, jwt, addresses, expected at least"),
+        ({"auth": {}}, "found none of bearer, basic, apiKey, jwt, clientCertificate, addresses"),
         ({"auth": {"bearer": {}}}, "found none, expected exactly one of secretRef"),
         (
             {"auth": {"addresses": {"allow": ["10.0.0.0/33"]}}},
