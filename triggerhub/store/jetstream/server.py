@@ -28,7 +28,8 @@ PATIENCE = 5.0
 
 _NO_MESSAGE = 10037
 _NOT_DELETED = (_NO_MESSAGE, 10057)
-_CHANGED = 10071
+_CHANGED = (10071, 10164)  # the second: while another write to the subject is under way
+_REPLICATED = (2, 10)
 _FULL = (10077, 10023, 10047)
 """The stream could not store it, resources of the account, of the server."""
 _PASSES = (NOT_FOUND, 10008, 10009)
@@ -77,6 +78,7 @@ class Server:
         self._told = ""
         self._refused = False
         """The servers say that it cannot be used, and will say so again."""
+        self._old = False
         self._noted: dict[str, str] = {}
         """What streams have otherwise than was asked for, by their names."""
         self._turned = asyncio.Event()
@@ -143,8 +145,21 @@ class Server:
             )
             self._away(_words(error, name), refused=refused)
             return False
+        self._look_at_version(client)
         self._here(client)
         return True
+
+    def _look_at_version(self, client: Client) -> None:
+        found = client.connected_server_version
+        replicated = any(stream.config.get("num_replicas", 1) > 1 for stream in self._streams)
+        if replicated and (found.major, found.minor) < _REPLICATED and not self._old:
+            self._old = True
+            log.warning(
+                "store.servers_too_old",
+                found=f"nats-server {found.major}.{found.minor}",
+                expected="2.10 or newer: with several replicas, older ones confirm two hubs' "
+                "writes to the same entry, and keep one",
+            )
 
     async def put(
         self,
@@ -164,12 +179,24 @@ class Server:
         try:
             answer = await self._do(lambda client: client.put(subject, data, headers))
         except Refusal as error:
-            if error.number == _CHANGED:
+            if error.number in _CHANGED:
+                stored = await self._sequence(subject, headers["Nats-Msg-Id"])
+                if stored is not None:
+                    return stored
                 raise Changed(str(error)) from None
             if error.number in _FULL:
                 raise Full(f"store {self._where} are full: {error}") from None
             raise self._error(str(error)) from error
         return int(answer["seq"])
+
+    async def _sequence(self, subject: str, message_id: str) -> int | None:
+        """Where the subject's last message lies, if it is that one. When a message comes again,
+        servers of today (2.15) look at what it expects before they look whether they have it."""
+        stream = next(s for s in self._streams if subject.startswith(f"{s.root}."))
+        found = await self.get(stream, last_by_subj=subject)
+        if found is None or found.headers.get("Nats-Msg-Id") != message_id:
+            return None
+        return found.seq
 
     async def get(self, stream: Stream, **which: str | int) -> Message | None:
         """One message, by ``seq``, ``last_by_subj``, or ``seq`` and ``next_by_subj``; None: there
