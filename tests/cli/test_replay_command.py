@@ -69,6 +69,11 @@ async def test_what_cannot_be_is_one_sentence(
     assert says in ran.err
 
 
+def heeds_sigint() -> None:
+    """What was started in the background ignores it, and so would a child."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_ctrl_c_ends_it_and_tells_the_command_that_goes_on(hub: SmallHub) -> None:
     hub.bind()
     log_of(hub, 300)
@@ -76,7 +81,7 @@ async def test_ctrl_c_ends_it_and_tells_the_command_that_goes_on(hub: SmallHub) 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "triggerhub", "replay", "orders", "--from", "0", "--rate", "10",
         "--admin", hub.view.address, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, cwd=root,
+        stderr=asyncio.subprocess.PIPE, cwd=root, preexec_fn=heeds_sigint,
         env=os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "connectors")))},
     )  # fmt: skip
     await until(lambda: len(hub.function.seen) >= 12, 20)
