@@ -276,7 +276,9 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
         ticks = len(slots(target))
         hub.wait(lambda: len(slots(target)) > ticks + 2, "ticks", within=60)
         broken.kill9()
-        hub.wait(lambda: hub.condition("tick") == "False SourceFailed", "that it is away")
+        hub.wait(
+            lambda: hub.condition("tick") == "False SourceFailed", "that it is away", within=60
+        )
         broken.start()
         hub.wait(lambda: hub.condition("tick") == "True Ready", "the clock", within=60)
         assert len(hub.letters()) == 1

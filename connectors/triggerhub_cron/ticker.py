@@ -218,7 +218,7 @@ class Ticker:
         record = self._record
         written = False
         try:
-            await self._save()
+            await self._save(beginning=True)
             written = True
             if before:
                 await asyncio.wait(before)
@@ -247,8 +247,10 @@ class Ticker:
                 self._waits = False
                 self._timer.arm(self, 0.0)
 
-    async def _save(self) -> None:
-        """Return when the record as it is now is in the store; what several want is one write."""
+    async def _save(self, *, beginning: bool = False) -> None:
+        """Return when the record as it is now is in the store; what several want is one write. A
+        tick that is ``beginning`` does not ask a store that has just failed: those that queue up
+        while it is away would hold the end of this listener up, each for as long as it waits."""
         self._asked += 1
         wanted = self._asked
         if self._lock is None:
@@ -256,6 +258,8 @@ class Ticker:
         async with self._lock:
             if self._saved >= wanted:
                 return
+            if beginning and self._ended.done():
+                raise OSError("the store failed for the tick before")
             writes, held = self._asked, frozenset(self._record.open)
             positions = self._subscription.positions
             while True:

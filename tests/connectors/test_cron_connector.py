@@ -636,6 +636,22 @@ async def test_a_store_that_fails_loses_no_tick(number: int) -> None:
 
 
 @pytest.mark.looptime
+async def test_a_store_that_takes_long_to_fail_is_asked_once_for_the_ticks_that_queue_up() -> None:
+    class Slow(MemoryPositions):
+        async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
+            await asyncio.sleep(5.0)
+            raise OSError("no answer")
+
+    rig = Rig(source={"schedule": "* * * * * *"})
+    rig.positions = Slow()
+    began = asyncio.get_running_loop().time()
+    async with rig.connector:
+        with pytest.raises(OSError, match="no answer"):
+            await rig.connector.listen(rig.subscription())
+    assert asyncio.get_running_loop().time() - began < 8.0
+
+
+@pytest.mark.looptime
 async def test_a_binding_that_is_gone_ends_listening_and_keeps_the_tick() -> None:
     async def gone(event: Event) -> None:
         raise GivenBack("gone")
