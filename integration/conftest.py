@@ -26,45 +26,29 @@ _RIGHTS = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole",
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Apache Kafka, started."""
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        server.start()
+    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """nats-server with JetStream, started."""
-    server = Nats(tmp_path_factory.mktemp("nats"))
-    try:
-        server.start()
+    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def kinesis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kinesis]:
     """A Kinesis endpoint, started."""
-    server = Kinesis(tmp_path_factory.mktemp("kinesis"))
-    try:
-        server.start()
+    with Kinesis(tmp_path_factory.mktemp("kinesis")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """Another one, with STS, started."""
-    server = Moto(tmp_path_factory.mktemp("moto"))
-    try:
-        server.start()
+    with Moto(tmp_path_factory.mktemp("moto")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ from integration import kinesis_tools as tools
 from integration.function import Call, Function, Script, answering
 from integration.hub import Hub, function, running, trigger
 from integration.kinesis_servers import KEY_ID, REGION, SECRET
-from integration.streams import firsts, in_order
+from integration.streams import firsts, in_order, meanwhile
 
 NAME = "orders"
 """The trigger's."""
@@ -50,15 +51,8 @@ class KinesisStream:
     @contextmanager
     def flowing(self, per_second: int) -> Iterator[None]:
         """Records keep coming while the block runs."""
-        done = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._flow(per_second, done)))
-        thread.start()
-        try:
+        with meanwhile(partial(self._flow, per_second)):
             yield
-        finally:
-            done.set()
-            thread.join(60)
-            assert not thread.is_alive(), "records that no endpoint takes"
 
     def open_shards(self) -> list[str]:
         """By their ranges, lowest first: neighbours stand side by side."""

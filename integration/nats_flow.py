@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ import nats.errors as nats_errors
 from integration import nats_tools as tools
 from integration.function import Function
 from integration.hub import trigger
+from integration.streams import meanwhile
 
 
 class Served(Protocol):
@@ -57,14 +59,8 @@ class Flow:
     @contextmanager
     def flowing(self, per_second: int) -> Iterator[None]:
         """Messages keep coming while the block runs."""
-        done = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._flow(per_second, done)))
-        thread.start()
-        try:
+        with meanwhile(partial(self._flow, per_second)):
             yield
-        finally:
-            done.set()
-            thread.join(30)
 
     def trigger(
         self, to: str, more: dict[str, Any] | None = None, **delivery: Any

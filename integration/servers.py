@@ -18,8 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 import trustme
@@ -283,6 +284,16 @@ class Listening:
     def start(self) -> None:
         """Start, on the same port and data as before, and wait until it takes connections."""
         self._server.start(self._listening)
+
+    @contextmanager
+    def started(self) -> Iterator[Self]:
+        """It runs while the block does, whatever became of it there at the end."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.resume()
+            self.stop()
 
     def stop(self) -> None:
         self._server.stop()

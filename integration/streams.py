@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,20 @@ from integration.hub import trigger
 from integration.kafka_tools import committed, create_topic, ends, ids, producer
 
 PARTITIONS = 2
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """The work is done beside the block; it is told when that ends, and ends soon after."""
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(work(done)))
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(60)
+        assert not thread.is_alive(), "what is sent is taken by nobody"
 
 
 class Stream:
@@ -50,16 +64,8 @@ class Stream:
     @contextmanager
     def flowing(self, per_second: int, total: float = math.inf) -> Iterator[None]:
         """Records keep coming while the block runs, until there are so many in all."""
-        done = threading.Event()
-        flow = partial(self._flow, per_second, total, done)
-        thread = threading.Thread(target=lambda: asyncio.run(flow()))
-        thread.start()
-        try:
+        with meanwhile(partial(self._flow, per_second, total)):
             yield
-        finally:
-            done.set()
-            thread.join(60)
-            assert not thread.is_alive(), "records that no broker takes"
 
     def committed(self, name: str) -> dict[int, int]:
         """Where the trigger's group stands in each partition; 0 where it has no offset."""

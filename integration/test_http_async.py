@@ -180,12 +180,8 @@ def test_a_repeat_is_one_event_and_a_caller_may_wait_for_its_outcome(tmp_path: P
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """A server of the test's own, started: what a store leaves in it is in nobody's way."""
-    server = Nats(tmp_path_factory.mktemp("nats"))
-    try:
-        server.start()
+    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 def test_of_two_hubs_on_one_store_the_other_delivers_what_a_killed_one_had_accepted(

@@ -43,13 +43,8 @@ async def dead(kafka: Kafka) -> str:
 @pytest.fixture
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker of the test's own that it may stop."""
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        server.start()
+    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
         yield server
-    finally:
-        server.resume()
-        server.stop()
 
 
 def secret(key: str) -> dict[str, Any]:

@@ -37,12 +37,8 @@ async def orders(nats: Nats) -> str:
 
 @pytest.fixture
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    server = Nats(tmp_path_factory.mktemp("nats"))
-    try:
-        server.start()
+    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 async def made(nats: Nats) -> str:

@@ -29,12 +29,8 @@ SECONDLY = {"schedule": "* * * * * *"}
 @pytest.fixture
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """A server of the test's own, started, that it may kill."""
-    server = Nats(tmp_path_factory.mktemp("nats"))
-    try:
-        server.start()
+    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 def url_of(nats: Nats) -> str:
