@@ -353,7 +353,7 @@ class TestGroup:
             async with listen(kafka, orders) as running:
                 await asyncio.sleep(milliseconds / 1000)
                 assert await running.stop() < 3.0
-            await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left", within=1.0)
+            await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left")
 
     async def test_stopping_lets_attempts_end_and_commits_them(
         self, kafka: Kafka, orders: str
@@ -465,4 +465,4 @@ class TestTrouble:
 @pytest.fixture(autouse=True)
 async def no_task_is_left_behind() -> AsyncIterator[None]:
     yield
-    await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left", within=1.0)
+    await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left")

@@ -606,7 +606,7 @@ def test_a_hub_that_is_killed_as_soon_as_it_is_ready_passes_over_nothing(
 @pytest.fixture(autouse=True)
 async def no_task_is_left_behind() -> AsyncIterator[None]:
     yield
-    await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left", within=1.0)
+    await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task left")
 
 
 class TestSharing:
