@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
 
-from triggerhub.cli.client import DEFAULT_ADMIN, AdminOption, Hub, NoHub, TokenOption
+from triggerhub.cli.client import DEFAULT_ADMIN, AdminOption, Hub, TokenOption
 from triggerhub.cli.evidence import evidence
 from triggerhub.cli.failure import Failure
 from triggerhub.cli.output import Form, FormOption, ago, document, plain, plural, table
+from triggerhub.cli.reading import DataOption, StoreOption, offline, read
 
-DEFAULT_DATA = Path(".triggerhub")
 _PAGE = 200
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters by id.")]
@@ -35,15 +32,6 @@ OlderThan = Annotated[
     str, typer.Option("--older-than", metavar="DURATION", help="Stored so long ago: 24h, 30m.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter there is.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Read a hub's data itself; the hub may be down."),
-]
-
-StoreURL = Annotated[
-    str,
-    typer.Option("--store", metavar="URL", help="Read nats://…, a store of several machines."),
-]
 
 
 def list_(
@@ -52,8 +40,8 @@ def list_(
     reason: ForReason = "",
     older_than: OlderThan = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the oldest first.")] = 100,
-    data: Data = None,
-    store: StoreURL = "",
+    data: DataOption = None,
+    store: StoreOption = "",
     output: FormOption = Form.TABLE,
     admin: AdminOption = DEFAULT_ADMIN,
     admin_token_file: TokenOption = None,
@@ -101,8 +89,8 @@ def list_(
 
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID")],
-    data: Data = None,
-    store: StoreURL = "",
+    data: DataOption = None,
+    store: StoreOption = "",
     output: FormOption = Form.TABLE,
     admin: AdminOption = DEFAULT_ADMIN,
     admin_token_file: TokenOption = None,
@@ -250,37 +238,6 @@ def _selected(
     if not everything and not shape:
         raise Failure(f"say which dead letters to {verb}: ids, --trigger …, or --all", 2)
     return {"all": True} if everything else shape
-
-
-def offline() -> Any:
-    """The module that reads a store itself."""
-    # Imported only where it is used: it brings the store.
-    from triggerhub.cli import offline
-
-    return offline
-
-
-def read(
-    from_hub: Callable[[], Any],
-    from_store: Callable[[Path, str], Any],
-    data: Path | None,
-    store: str,
-    admin: str,
-) -> Any:
-    """Ask the hub; or read its store, where that is named or the hub is down."""
-    if data is not None and store:
-        raise Failure("found --data and --store, expected one of them", 2)
-    if data is not None or store:
-        return from_store(data or DEFAULT_DATA, store)
-    try:
-        return from_hub()
-    except NoHub:
-        url = os.environ.get("TRIGGERHUB_STORE", "")
-        if admin != DEFAULT_ADMIN or not (url or DEFAULT_DATA.is_dir()):
-            raise
-        where = "the store that TRIGGERHUB_STORE names" if url else DEFAULT_DATA
-        print(f"triggerhub: no hub answers; this is read from {where}", file=sys.stderr)
-        return from_store(DEFAULT_DATA, url)
 
 
 def _listed_by_hub(hub: Hub, shape: dict[str, Any], limit: int) -> tuple[list[Any], bool]:

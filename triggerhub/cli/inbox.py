@@ -9,16 +9,16 @@ from urllib.parse import quote
 import typer
 
 from triggerhub.cli.client import DEFAULT_ADMIN, AdminOption, Hub, TokenOption
-from triggerhub.cli.dlq import Data, StoreURL, offline, read
 from triggerhub.cli.failure import Failure
 from triggerhub.cli.output import Form, FormOption, document, plural, table
+from triggerhub.cli.reading import DataOption, StoreOption, offline, read
 
 _BOUND = {True: "yes", False: "no", None: "-"}
 
 
 def list_(
-    data: Data = None,
-    store: StoreURL = "",
+    data: DataOption = None,
+    store: StoreOption = "",
     output: FormOption = Form.TABLE,
     admin: AdminOption = DEFAULT_ADMIN,
     admin_token_file: TokenOption = None,
