@@ -1,11 +1,18 @@
-"""What every benchmark needs: a row of figures, and the machine they were taken on."""
+"""What every benchmark needs: a row of figures, a stretch of work, the machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from integration.hub import Hub
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,38 @@ class Row:
         return (
             f"{'ok  ' if self.met else 'MISS'}  {self.what:<58} {self.measured:<34} {self.target}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Generic[T]):
+    """A hub at one moment."""
+
+    at: float
+    """Seconds, of a clock that only goes forward."""
+    settled: float
+    """Events."""
+    used: T
+    """CPU so far, as it was asked for."""
+
+
+def stretch(
+    hub: Hub, events: float, used: Callable[[], T], *, pause: float = 0.25, within: float = 300.0
+) -> tuple[Look[T], Look[T]]:
+    """The first and the last look at a hub that is settling ``events``, while there are some left.
+
+    When the last one is settled is known only to within a pause: in a run of three seconds a
+    rate up to that look would be wrong by a twentieth, and always too low. Returns when all are
+    settled. Raises AssertionError when that takes longer than ``within`` seconds, or they are
+    more than there were.
+    """
+    first = last = Look(time.perf_counter(), hub.settled(), used())
+    while (settled := hub.settled()) < events:
+        last = Look(time.perf_counter(), settled, used())
+        assert last.at - first.at < within, f"{settled} settled of {events}"
+        time.sleep(pause)
+    assert settled == events, f"{settled} settled of {events}"
+    assert last.settled > first.settled, "all were settled before the second look"
+    return first, last
 
 
 def machine() -> str:

@@ -57,7 +57,7 @@ async def _client(url: str, seconds: float, in_flight: int) -> int:
     return done
 
 
-def _measure_client(
+def measure_client(
     url: str, seconds: float, in_flight: int, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> tuple[float, float]:
     """Requests per second, and CPU seconds per request."""
@@ -100,7 +100,7 @@ def main(
     with nginx_sink(free_port()) as url:
         for _ in range(rounds):
             theirs.append(_measure_wrk(url, seconds, in_flight))
-            rate, cost = _measure_client(url, seconds, in_flight, loop)
+            rate, cost = measure_client(url, seconds, in_flight, loop)
             ours.append(rate)
             costs.append(cost * 1e6)
             print(f"      wrk {theirs[-1]:8.0f}/s   client {rate:8.0f}/s   {costs[-1]:5.1f} us CPU")
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     chosen = asyncio.new_event_loop if options.asyncio else uvloop.new_event_loop
     if options.profile:
         with nginx_sink(free_port()) as sink, cProfile.Profile() as profile:
-            _measure_client(sink, options.seconds, options.in_flight, chosen)
+            measure_client(sink, options.seconds, options.in_flight, chosen)
         pstats.Stats(profile).sort_stats("tottime").print_stats(20)
     else:
         for row in main(options.seconds, options.rounds, options.in_flight, chosen):
