@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-from integration.servers import cached, get_now, say, unavailable
+from integration.golang import go, needs_go
+from integration.servers import cached, get_now, say
 
 GATEWAY_API = "1.4.1"
 _MODULE = "sigs.k8s.io/gateway-api"
@@ -21,17 +19,11 @@ def gateway_crds() -> Path:
 
 
 def _fill(folder: Path) -> None:
-    if shutil.which("go") is None:
-        unavailable(_GO)
+    needs_go(_GO)
     say("gateway-api", f"getting the definitions of {GATEWAY_API}: once, some seconds")
-    done = subprocess.run(
-        ["go", "mod", "download", "-json", f"{_MODULE}@v{GATEWAY_API}"],
-        cwd=folder, capture_output=True, text=True, timeout=600, check=False,
-        env=os.environ | {"GOFLAGS": "-mod=mod"},
-    )  # fmt: skip
-    if done.returncode != 0:
-        unavailable(f"go mod download {_MODULE} failed: {done.stderr[-1500:]}\n{_GO}")
-    module = Path(json.loads(done.stdout)["Dir"])
+    what = f"{_MODULE}@v{GATEWAY_API}"
+    said = go(folder, "mod", "download", "-json", what, hint=_GO, GOFLAGS="-mod=mod")
+    module = Path(json.loads(said)["Dir"])
     for plural in ("gatewayclasses", "gateways", "httproutes", "referencegrants"):
         source = module / f"config/crd/standard/gateway.networking.k8s.io_{plural}.yaml"
         (folder / source.name).write_bytes(source.read_bytes())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-from integration.servers import cached, get_now, say, unavailable
+from integration.golang import built
+from integration.servers import get_now
 
 HELM = "3.22.0"
-_MODULE = "helm.sh/helm/v3/cmd/helm"
+_PACKAGE = "helm.sh/helm/v3/cmd/helm"
 _GO = "Go builds helm, once: install Go, or helm 3"
 
 
@@ -20,7 +20,7 @@ def helm_program() -> Path:
     found = shutil.which("helm")
     if found is not None and _fits(found):
         return Path(found)
-    return cached(f"helm-{HELM}", _build) / "helm"
+    return built("helm", _PACKAGE, HELM, takes="2 to 5 minutes", hint=_GO)
 
 
 def _fits(program: str) -> bool:
@@ -28,19 +28,6 @@ def _fits(program: str) -> bool:
         [program, "version", "--short"], capture_output=True, text=True, timeout=30, check=False
     )
     return re.match(r"v3\.", said.stdout) is not None
-
-
-def _build(folder: Path) -> None:
-    if shutil.which("go") is None:
-        unavailable(_GO)
-    say("helm", f"building {HELM} from source: once, 2 to 5 minutes")
-    done = subprocess.run(
-        ["go", "install", "-ldflags=-s -w", f"{_MODULE}@v{HELM}"],
-        capture_output=True, text=True, timeout=1800, check=False,
-        env=os.environ | {"GOBIN": str(folder), "CGO_ENABLED": "0"},
-    )  # fmt: skip
-    if done.returncode != 0:
-        unavailable(f"go install {_MODULE} failed: {done.stderr[-1500:]}\n{_GO}")
 
 
 if __name__ == "__main__":

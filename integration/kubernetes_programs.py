@@ -4,14 +4,14 @@ says what takes so long."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
-from integration.servers import cache, cached, get_now, say, unavailable
+from integration.golang import go, needs_go
+from integration.servers import cache, cached, get_now, say
 
 KUBERNETES = "1.34.4"
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
@@ -56,8 +56,7 @@ def _fits(path: Path) -> bool:
 
 
 def _compile(folder: Path, programs: list[str]) -> None:
-    if shutil.which("go") is None:
-        unavailable(_GO)
+    needs_go(_GO)
     began = time.monotonic()
     say(
         "kubernetes",
@@ -101,13 +100,7 @@ def _write_module(folder: Path, programs: list[str]) -> None:
 
 
 def _go(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["go", *arguments], cwd=folder, capture_output=True, text=True, timeout=1800, check=False,
-        env=os.environ | {"GOFLAGS": "-mod=mod"},
-    )  # fmt: skip
-    if done.returncode != 0:
-        unavailable(f"go {arguments[0]} failed: {done.stderr[-1500:]}\n{_GO}")
-    return done.stdout
+    return go(folder, *arguments, hint=_GO, GOFLAGS="-mod=mod")
 
 
 if __name__ == "__main__":
