@@ -34,6 +34,7 @@ servers: .venv/.dev ## the tools that get and start the real servers
 	@$(BIN)/python -m integration.helm_program >/dev/null
 	@$(BIN)/python -m integration.gateway_api >/dev/null
 	@$(BIN)/python -m integration.servers >/dev/null
+	@$(BIN)/python -m integration.nats_servers >/dev/null
 	@$(BIN)/python -m integration.kinesis_servers >/dev/null
 
 soak: .venv/.dev servers ## a hub that is killed every few seconds: make soak RECORDS=200000

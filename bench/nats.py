@@ -12,8 +12,9 @@ from uuid import uuid4
 from bench.measure import Row
 from bench.sink import nginx_sink
 from integration.hub import function, running, trigger
+from integration.nats_servers import Nats
 from integration.nats_tools import connected, create_stream
-from integration.servers import Nats, free_port
+from integration.servers import free_port
 
 MESSAGES = 40_000
 SUBJECTS = 1_000

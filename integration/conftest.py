@@ -14,8 +14,9 @@ import yaml
 from integration import nats_tools as tools
 from integration.kinesis_servers import Kinesis, Moto
 from integration.kubernetes import ApiServer, Cluster
+from integration.nats_servers import Nats
 from integration.room import Room
-from integration.servers import Kafka, Nats
+from integration.servers import Kafka
 
 ROOT = Path(__file__).parents[1]
 CRDS = ROOT / "crds"

@@ -9,13 +9,15 @@ import nats.errors
 from nats.js.errors import Error as JetStreamError
 
 from integration import nats_tools as tools
-from integration.servers import Nats, eventually, free_port
+from integration.nats_servers import Nats
+from integration.servers import eventually, free_port
 
 
 class NatsCluster:
     """They know each other by ``n0`` to ``n2``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, old: bool = False) -> None:
+        """``old``: of before 2.10."""
         ports = [free_port() for _ in range(3)]
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
         self.nodes: dict[str, Nats] = {}
@@ -25,7 +27,7 @@ class NatsCluster:
             self.nodes[f"n{number}"] = Nats(own, (
                 f"server_name: n{number}\n"
                 f"cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
-            ))  # fmt: skip
+            ), old=old)  # fmt: skip
 
     @property
     def server(self) -> str:

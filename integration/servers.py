@@ -426,32 +426,6 @@ def _addresses(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
-class Nats(Listening):
-    """A single nats-server with JetStream, as ``settings`` (its configuration language) add."""
-
-    def __init__(self, folder: Path, settings: str = "", *, jetstream: bool = True) -> None:
-        needs("nats-server")
-        self.port = free_port()
-        self.monitor = free_port()
-        """Of its HTTP monitoring."""
-        self._configuration = folder / "nats.conf"
-        self._store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}' if jetstream else ""
-        self.configure(settings)
-        self._server = Server("nats", ["nats-server", "-c", str(self._configuration)], folder)
-
-    @property
-    def server(self) -> str:
-        """``host:port``."""
-        return f"127.0.0.1:{self.port}"
-
-    def configure(self, settings: str) -> None:
-        """Settings that hold from the next start."""
-        self._configuration.write_text(
-            f"host: 127.0.0.1\nport: {self.port}\nhttp: 127.0.0.1:{self.monitor}\n"
-            f"{self._store}\n{settings}\n"
-        )
-
-
 def pkcs8(certificate: trustme.LeafCert) -> bytes:
     """Its private key, in the form that Java reads."""
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)

@@ -11,13 +11,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from integration import nats_tools as tools
-from integration.servers import Nats, free_port
+from integration.nats_servers import Nats
+from integration.servers import free_port
 from triggerhub.connector import Connector, Installation
 from triggerhub.testing import Feature, Harness, Sample, check_connector
 from triggerhub_nats import NATSConnector, NATSSource, SubjectForLetters
 
 _BURIED = "a dead letter comes back as it was"
-_TOLD = "who sent an event that was not settled is told"
+TOLD = "who sent an event that was not settled is told"
 _KEPT = {
     "what is produced while nobody listens is there for the next listen",
     "what was not settled comes again, under the same identity",
@@ -132,19 +133,19 @@ def cemetery(nats: Nats) -> None:
 async def test_jetstream_keeps_the_contract_of_a_source(nats: Nats) -> None:
     found = await check_connector(JetStreamHarness(nats.server))
     print(found)
-    assert {result.promise for result in found.results if not result.held} == {_TOLD}
+    assert {result.promise for result in found.results if not result.held} == {TOLD}
 
 
 async def test_jetstream_keeps_it_where_every_ack_is_confirmed(nats: Nats) -> None:
     found = await check_connector(JetStreamHarness(nats.server, confirmAcks=True))
-    assert {result.promise for result in found.results if not result.held} == {_TOLD}
+    assert {result.promise for result in found.results if not result.held} == {TOLD}
 
 
 async def test_core_subjects_keep_what_they_can_of_it(nats: Nats) -> None:
     found = await check_connector(CoreHarness(nats.server))
     print(found)
     left = {result.promise for result in found.results if not result.held}
-    assert left == _KEPT | {_TOLD, "an event given back is not settled"}
+    assert left == _KEPT | {TOLD, "an event given back is not settled"}
 
 
 async def test_who_asks_over_a_core_subject_is_told(nats: Nats) -> None:

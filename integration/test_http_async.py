@@ -18,7 +18,7 @@ import pytest
 
 from integration.function import ACCEPT, Answer, Call, answering, reply
 from integration.hub import Hub, function, running, trigger
-from integration.servers import Nats
+from integration.nats_servers import Nats
 
 
 def connect(hub: Hub) -> http.client.HTTPConnection:

@@ -13,8 +13,9 @@ from integration import nats_tools
 from integration.function import Call, answering, reply
 from integration.hub import Hub, function, running, trigger
 from integration.kubernetes import ApiServer
+from integration.nats_servers import Nats
 from integration.room import Room, hub_of
-from integration.servers import Kafka, Nats, free_port
+from integration.servers import Kafka, free_port
 from integration.streams import Stream, arrived
 from triggerhub.cluster.cleanup import LIMIT
 from triggerhub.cluster.source import FINALIZER

@@ -11,7 +11,7 @@ import pytest
 
 from integration import nats_tools as tools
 from integration.fakes import FakeEmit, Listening, eventually, listening
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from triggerhub.connector import Installation
 from triggerhub.event import Event, Outcome, Reply, Settled
 from triggerhub_nats import NATSConnector, NATSSource

@@ -16,7 +16,7 @@ from integration import nats_tools as tools
 from integration.fakes import eventually, listening
 from integration.function import ACCEPT, Answer, Call, answering, reply
 from integration.hub import Hub, function, running, trigger
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from triggerhub.connector import Installation, Taken
 from triggerhub.event import Event
 from triggerhub.testing.fakes import MemoryIntake

@@ -19,8 +19,9 @@ from integration.function import ACCEPT, Answer, Call, Function, Script, answeri
 from integration.hub import Account, Hub, function, running
 from integration.nats_cluster import NatsCluster
 from integration.nats_flow import Flow, Served
+from integration.nats_servers import Nats
 from integration.proxy import Proxy, proxy
-from integration.servers import Nats, eventually
+from integration.servers import eventually
 from integration.story import scraping
 from integration.streams import accepted_at_least, firsts, in_order
 

@@ -19,7 +19,7 @@ from integration import nats_tools as tools
 from integration.function import ACCEPT, Answer, Call, answering, reply
 from integration.hub import Hub, function, running, trigger
 from integration.nats_flow import Flow
-from integration.servers import Nats
+from integration.nats_servers import Nats
 
 RETRY = {"initial": "10ms", "max": "200ms"}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

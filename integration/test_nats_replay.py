@@ -19,7 +19,7 @@ from integration.fakes import FakeEmit, FakeReport, eventually
 from integration.function import Call, answering
 from integration.hub import function, running
 from integration.nats_flow import Flow
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from triggerhub.connector import Installation
 from triggerhub.event import Event
 from triggerhub.testing.fakes import subscription

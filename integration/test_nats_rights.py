@@ -15,7 +15,7 @@ import pytest
 
 from integration import nats_tools as tools
 from integration.fakes import listening
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from integration.test_nats_replay import Told
 from triggerhub.connector import Installation, Letter, NotTaken, Reference, Subscription, Unreadable
 from triggerhub.event import Reply

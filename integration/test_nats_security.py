@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from integration.fakes import Listening, listening
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from triggerhub.connector import Installation, Reference, SpecError
 from triggerhub_nats import NATSConnector, NATSSource
 

@@ -18,7 +18,8 @@ from integration.fakes import Listening, eventually, listening
 from integration.function import answering, reply
 from integration.hub import Hub, function, running
 from integration.nats_flow import Flow
-from integration.servers import Nats, free_port
+from integration.nats_servers import Nats
+from integration.servers import free_port
 from triggerhub.connector import Cleaner, Installation, Seeker
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_nats import NATSConnector, NATSSource

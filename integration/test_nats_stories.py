@@ -14,7 +14,7 @@ import pytest
 from integration.function import ACCEPT, Answer, Call, answering, hang, reply
 from integration.hub import function, running
 from integration.nats_flow import Flow
-from integration.servers import Nats
+from integration.nats_servers import Nats
 from integration.streams import accepted_at_least, firsts, in_order
 
 RETRY = {"initial": "10ms", "max": "100ms"}

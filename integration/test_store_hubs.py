@@ -20,8 +20,9 @@ import pytest
 
 from integration.function import ACCEPT, Function, answering, reply
 from integration.hub import Hub, function, running, trigger
+from integration.nats_servers import Nats
 from integration.room import Room
-from integration.servers import Nats, eventually
+from integration.servers import eventually
 
 SECONDLY = {"schedule": "* * * * * *"}
 

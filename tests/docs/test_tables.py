@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from integration.nats_servers import NATS
 from tests.markdown import (
     field_table,
     leaves,
@@ -189,3 +190,7 @@ def test_the_table_of_routes_is_what_requests_get(row: list[str]) -> None:
 def test_what_a_handler_is_given_is_documented(mark: str, value: type) -> None:
     told = {n for row in table_after("docs/functions.md", mark) for n in _NAMED.findall(row[0])}
     assert told == set(value.__dataclass_fields__)  # type: ignore[attr-defined]
+
+
+def test_the_page_on_nats_names_the_server_that_the_tests_run_against() -> None:
+    assert f"tests run against {NATS}," in pages()["docs/nats.md"]
