@@ -743,6 +743,50 @@ class TestInbox:
             assert await inbox.purge() == 1
         assert (await store.waiting())["a.b.c"].events == 1
 
+    async def test_what_is_put_at_once_keeps_its_order_and_is_put_once(
+        self, store: SQLiteStore
+    ) -> None:
+        inbox, event = store.inbox("a.b.c"), _letter().event
+        await inbox.put(event, once="key 7", window=60.0)
+        async with asyncio.TaskGroup() as tasks:
+            puts = [
+                tasks.create_task(
+                    inbox.put(replace(event, id=str(at)), once=f"key {at % 150}", window=60.0)
+                )
+                for at in range(201)
+            ]
+        put = [each.result() for each in puts]
+        fresh = [at for at, each in enumerate(put) if each.fresh]
+        assert fresh == [at for at in range(150) if at != 7]
+        assert [put[at].before for at in fresh[1:]] == [put[at].number for at in fresh[:-1]]
+        assert [put[at].number for at in range(150, 201)] == [put[at].number for at in range(51)]
+        assert [each.event.id for each in (await inbox.read())[1:]] == [str(at) for at in fresh]
+        assert (await store.waiting())["a.b.c"].events == 150
+
+    async def test_of_those_put_at_once_what_the_database_refuses_fails_alone(
+        self, store: SQLiteStore
+    ) -> None:
+        await store._writer.read(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000))
+        inbox = store.inbox("a.b.c")
+        sizes = [200_000 if at in (3, 8) else 100 for at in range(10)]
+        puts = [asyncio.create_task(inbox.put(_letter(b"x" * size).event)) for size in sizes]
+        await asyncio.wait(puts)
+        assert [isinstance(put.exception(), StoreError) for put in puts] == [
+            size == 200_000 for size in sizes
+        ]
+        assert [len(entry.event.data) for entry in await inbox.read()] == [100] * 8
+        assert (await store.waiting())["a.b.c"].events == 8
+
+    async def test_of_those_put_at_once_as_many_are_taken_as_there_is_room(
+        self, directory: Path
+    ) -> None:
+        async with SQLiteStore(directory, room=Room(events=5)) as store:
+            inbox = store.inbox("a.b.c")
+            puts = [asyncio.create_task(inbox.put(_letter().event)) for _ in range(8)]
+            await asyncio.wait(puts)
+            assert [put.exception() is None for put in puts] == [True] * 5 + [False] * 3
+            assert (await store.waiting())["a.b.c"].events == 5
+
     async def test_inboxes_made_in_two_processes_at_once_share_nothing(
         self, store: SQLiteStore, directory: Path
     ) -> None:

@@ -19,6 +19,23 @@ _AT_ONCE = 2_000
 """So many entries a purge removes in one transaction."""
 
 
+_ROWS = 64
+"""So many one statement writes, or looks for."""
+_KNOWN = f"""SELECT key, number FROM once
+    WHERE inbox = ? AND ends > ? AND key IN ({", ".join("?" * _ROWS)})"""  # noqa: S608 - question marks
+
+
+class _Putting(NamedTuple):
+    """What is to be put."""
+
+    text: str
+    data: bytes
+    size: int
+    key: str
+    """Empty: nobody asks whether it was put before."""
+    window: float
+
+
 class _Row(NamedTuple):
     id: int
     last: int
@@ -39,36 +56,46 @@ class SQLiteInbox:
 
     async def put(self, event: Event, *, once: str = "", window: float = 0.0) -> Put:
         """Durable (synced to disk) when it returns. Raises ``InboxFull``, ``StoreError``."""
-        text, data, key = entry_text(event), event.data, searchable(once)
+        text, data = entry_text(event), event.data
         size = len(text) + len(data)
-
-        def write(db: sqlite3.Connection) -> Put | None:
-            inbox = self._row(db) or self._made(db)
-            if key:
-                now = self._clock()
-                known = _known(db, inbox.id, key, now)
-                if known is not None:
-                    return Put(known, fresh=False)
-            if inbox.events and not self._fits(inbox, size):
-                return None
-            number = inbox.last + 1
-            db.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (number, size, text, data))
-            db.execute(
-                "UPDATE inboxes SET last = ?, events = events + 1, size = size + ? WHERE id = ?",
-                (number, size, inbox.id),
-            )
-            if key:
-                db.execute(
-                    "INSERT OR REPLACE INTO once VALUES (?, ?, ?, ?)",
-                    (inbox.id, key, number, now + window),
-                )
-            return Put(number, fresh=True, before=inbox.last % _NUMBERS and inbox.last)
-
-        done = await self._writer.write(write, size=size)
+        putting = _Putting(text, data, size, searchable(once) if once else "", window)
+        done = await self._writer.write_together(self._put, putting, size=size)
         if done is None:
             raise InboxFull(
                 f"the inbox of {self._binding} is full: it holds at most {self._room.events} "
                 f"events and {self._room.size} bytes"
+            )
+        return done
+
+    def _put(self, db: sqlite3.Connection, items: Sequence[_Putting]) -> list[Put | None]:
+        """None: there is no room for it."""
+        now = self._clock()
+        inbox = self._row(db) or self._made(db)
+        known = _known(db, inbox.id, [item.key for item in items if item.key], now)
+        done: list[Put | None] = []
+        rows: list[tuple[int, int, str, bytes]] = []
+        keys: list[tuple[int, str, int, float]] = []
+        _, last, events, size = inbox
+        for item in items:
+            if item.key in known:
+                done.append(Put(known[item.key], fresh=False))
+            elif events and not (
+                events < self._room.events and size + item.size <= self._room.size
+            ):
+                done.append(None)
+            else:
+                done.append(Put(last + 1, fresh=True, before=last % _NUMBERS and last))
+                last, events, size = last + 1, events + 1, size + item.size
+                rows.append((last, item.size, item.text, item.data))
+                if item.key:
+                    known[item.key] = last
+                    keys.append((inbox.id, item.key, last, now + item.window))
+        if rows:
+            _insert(db, "INSERT INTO inbox", rows)
+            _insert(db, "INSERT OR REPLACE INTO once", keys)
+            db.execute(
+                "UPDATE inboxes SET last = ?, events = ?, size = ? WHERE id = ?",
+                (last, events, size, inbox.id),
             )
         return done
 
@@ -155,9 +182,6 @@ class SQLiteInbox:
 
         return await self._writer.read(read)
 
-    def _fits(self, inbox: _Row, size: int) -> bool:
-        return inbox.events < self._room.events and inbox.size + size <= self._room.size
-
     def _row(self, db: sqlite3.Connection) -> _Row | None:
         row = db.execute(
             "SELECT id, last, events, size FROM inboxes WHERE binding = ?", (self._binding,)
@@ -184,8 +208,27 @@ def forget_old(db: sqlite3.Connection, now: float) -> None:
     db.execute("DELETE FROM once WHERE ends <= ?", (now,))
 
 
-def _known(db: sqlite3.Connection, inbox: int, key: str, now: float) -> int | None:
-    found = db.execute(
-        "SELECT number FROM once WHERE inbox = ? AND key = ? AND ends > ?", (inbox, key, now)
-    ).fetchone()
-    return None if found is None else int(found[0])
+def _known(db: sqlite3.Connection, inbox: int, keys: Sequence[str], now: float) -> dict[str, int]:
+    """The numbers under which they were put, of those that were."""
+    known: dict[str, int] = {}
+    for at in range(0, len(keys), _ROWS):
+        some = keys[at : at + _ROWS]
+        # Always as many: a statement is compiled once.
+        padded = (*some, *[some[0]] * (_ROWS - len(some)))
+        known.update(db.execute(_KNOWN, (inbox, now, *padded)))
+    return known
+
+
+def _insert(
+    db: sqlite3.Connection, into: str, rows: Sequence[tuple[int | float | str | bytes, ...]]
+) -> None:
+    """In few statements, whose texts are few: each is compiled once."""
+    at, number = 0, _ROWS
+    while at < len(rows):
+        while number > len(rows) - at:
+            number //= 2
+        some = rows[at : at + number]
+        row = f"({', '.join('?' * len(some[0]))})"
+        values = [value for each in some for value in each]
+        db.execute(f"{into} VALUES {', '.join([row] * number)}", values)
+        at += number

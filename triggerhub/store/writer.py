@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from triggerhub.store.database import Database, Done
 from triggerhub.store.records import StoreError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+WriteAll = Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]]
 
 _MAX_WORKS = 512
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    work: Callable[[sqlite3.Connection], Any]
+class _Job(NamedTuple):
     future: asyncio.Future[Any]
-    writes: bool
+    read: Callable[[sqlite3.Connection], Any] | None
+    write: WriteAll[Any, Any] | None
+    item: Any
     size: int
 
 
@@ -51,11 +53,21 @@ class Writer:
     async def write(self, work: Callable[[sqlite3.Connection], T], *, size: int = 0) -> T:
         """In a transaction; durable on return. ``size``: bytes, about. Raises ``StoreError`` and
         what the work raises."""
-        return await self._submit(work, writes=True, size=size)
+        return await self.write_together(lambda db, _: (work(db),), None, size=size)
+
+    def write_together(
+        self, write: WriteAll[Item, T], item: Item, *, size: int = 0
+    ) -> asyncio.Future[T]:
+        """As ``write``. What queues up for the same function is given to it together, in the order
+        in which it came, for as many results: at each statement the thread gives Python's lock to
+        the event loop and has to get it back, so a few for all cost far less than a few for each.
+        Where it raises, each item is tried alone."""
+        return self._submit(None, write, item, size)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Raises ``StoreError`` and what the work raises."""
-        return await self._submit(work, writes=False, size=0)
+        result: T = await self._submit(work, None, None, 0)
+        return result
 
     async def serve(self) -> None:
         """Until ``stop``; what is queued by then is still done."""
@@ -70,7 +82,7 @@ class Writer:
                     await self._wake.wait()
                 batch = self._take()
                 done = await loop.run_in_executor(self._thread, self._run, batch)
-                for job, result in zip(batch, done, strict=True):
+                for job, result in done:
                     _settle(job.future, result)
         finally:
             self._state = "closed"
@@ -98,15 +110,19 @@ class Writer:
         self._thread.submit(self._database.close)
         self._thread.shutdown(wait=True)
 
-    async def _submit(
-        self, work: Callable[[sqlite3.Connection], T], *, writes: bool, size: int
-    ) -> T:
+    def _submit(
+        self,
+        read: Callable[[sqlite3.Connection], Any] | None,
+        write: WriteAll[Any, Any] | None,
+        item: Any,
+        size: int,
+    ) -> asyncio.Future[Any]:
         if self._state != "open":
             raise self._refusal()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(work, future, writes, size))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(future, read, write, item, size))
         self._wake.set()
-        return await future
+        return future
 
     def _take(self) -> list[_Job]:
         batch: list[_Job] = []
@@ -120,14 +136,36 @@ class Writer:
                 size += job.size
         return batch
 
-    def _run(self, batch: list[_Job]) -> list[Done]:
+    def _run(self, batch: list[_Job]) -> list[tuple[_Job, Done]]:
         """In the thread. Reads come after the commit, so that they never see what is undone."""
-        writes = [job for job in batch if job.writes]
-        written = iter(self._database.write([job.work for job in writes]) if writes else ())
-        return [next(written) if job.writes else self._database.read(job.work) for job in batch]
+        alike: dict[Any, list[_Job]] = {}
+        for job in batch:
+            if job.write is not None:
+                alike.setdefault(job.write, []).append(job)
+        done = self._write(list(alike.values())) if alike else []
+        done += [(job, self._database.read(job.read)) for job in batch if job.read is not None]
+        return done
+
+    def _write(self, groups: list[list[_Job]]) -> list[tuple[_Job, Done]]:
+        done: list[tuple[_Job, Done]] = []
+        works = [partial(_write_all, jobs) for jobs in groups]
+        for jobs, result in zip(groups, self._database.write(works), strict=True):
+            if result.error is None:
+                done += zip(jobs, map(Done, result.value), strict=True)
+            elif len(jobs) == 1:
+                done.append((jobs[0], result))
+            else:
+                done += self._write([[job] for job in jobs])
+        return done
 
     def _refusal(self) -> StoreError:
         return StoreError(f"the store {self._database.file} is {self._state}")
+
+
+def _write_all(jobs: Sequence[_Job], db: sqlite3.Connection) -> Sequence[Any]:
+    write = jobs[0].write
+    assert write is not None
+    return write(db, [job.item for job in jobs])
 
 
 def _settle(future: asyncio.Future[Any], done: Done) -> None:
