@@ -7,6 +7,7 @@ import json
 from base64 import b64decode, b64encode
 from dataclasses import asdict, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from triggerhub.event import Event, Origin, Request, Settled
@@ -20,6 +21,8 @@ LetterRow = tuple[str, str, str, str, str, str, bytes, bytes | None, bytes, str 
 
 _REQUIRED = ("id", "source", "type")
 _ATTRIBUTES = (*_REQUIRED, "datacontenttype", "subject", "key", "fault")
+_attributes = attrgetter(*_ATTRIBUTES)
+_to_json = json.JSONEncoder(default=str).encode
 
 
 def searchable(text: str) -> str:
@@ -47,7 +50,7 @@ def letter_row(letter: DeadLetter) -> LetterRow:
         searchable(letter.trigger),
         searchable(letter.function),
         searchable(letter.reason),
-        json.dumps(evidence, default=str),
+        _to_json(evidence),
         letter.last_response,
         origin.key,
         event.data,
@@ -90,7 +93,7 @@ def entry_text(event: Event) -> str:
         kept["key"] = _base64(origin.key)
         if origin.value != event.data:
             kept["value"] = _base64(origin.value)
-    return json.dumps(kept, default=str)
+    return _to_json(kept)
 
 
 def entry_of(number: int, text: bytes, data: bytes) -> Entry:
@@ -139,11 +142,11 @@ def _check(event: Event) -> None:
 
 
 def _event_fields(event: Event) -> dict[str, Any]:
-    attributes = {name: getattr(event, name) for name in _ATTRIBUTES}
+    attributes = zip(_ATTRIBUTES, _attributes(event), strict=True)
     kept: dict[str, Any] = {
-        "event": {name: value for name, value in attributes.items() if value is not None},
+        "event": {name: value for name, value in attributes if value is not None},
         "time": None if event.time is None else event.time.isoformat(),
-        "extensions": dict(event.extensions),
+        "extensions": dict(event.extensions) if event.extensions else {},
     }
     request = event.request
     if request is not None and request.deferred:  # else it belongs to the process
@@ -199,7 +202,7 @@ def _value(kept: dict[str, Any], data: bytes) -> bytes | None:
 
 def delivery_text(delivery: Delivery) -> str:
     """One delivery as JSON."""
-    return json.dumps(
+    return _to_json(
         {
             "binding": delivery.binding,
             "source": delivery.source,
@@ -214,8 +217,7 @@ def delivery_text(delivery: Delivery) -> str:
                 for tried in delivery.attempts
             ],
             "dead_letter": delivery.dead_letter,
-        },
-        default=str,
+        }
     )
 
 
