@@ -16,6 +16,8 @@ import triggerhub_http.edge
 import triggerhub_http.security
 import triggerhub_http.source
 import triggerhub_kafka.source
+import triggerhub_kinesis.source
+import triggerhub_nats.source
 from triggerhub.control import scalars
 from triggerhub.delivery.endpoint import parse_endpoint
 from triggerhub.fields import IPV6, PORT, Checked, Rule, Text, cel_text
@@ -27,6 +29,8 @@ MODULES = (
     triggerhub_http.security,
     triggerhub_http.source,
     triggerhub_kafka.source,
+    triggerhub_kinesis.source,
+    triggerhub_nats.source,
 )
 FORMS = {
     form.what: form
@@ -100,6 +104,9 @@ def test_a_text_says_what_was_expected() -> None:
     for text, said in (("a1", "small letters"), ("axe", "small letters"), ("abcd", "at most 3")):
         with pytest.raises(ValidationError, match=f"expected {said}"):
             adapter.validate_python(text)
+        with pytest.raises(ValueError, match=f"^found '{text}', expected {said}"):
+            form.read(text)
+    assert form.read("abc") == "abc"
 
 
 class Span(Checked):

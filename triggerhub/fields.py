@@ -42,6 +42,11 @@ _FORMS = (
 )
 IPV6 = f"({'|'.join(_FORMS)})"
 """Pattern of an IPv6 address (RFC 4291, section 2.2, forms 1 and 2)."""
+_LABELS = "[A-Za-z0-9._-]+"
+HOST = rf"({_LABELS}|\[{IPV6}\])"
+"""Pattern of a name, an IPv4 address, or an IPv6 address in brackets."""
+ZONED_HOST = rf"({_LABELS}|\[{IPV6}(%{_LABELS})?\])"
+"""The same, also with the zone of an IPv6 address (RFC 4007, section 11)."""
 
 _RESERVED = frozenset(
     ("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function",
@@ -82,6 +87,13 @@ class Text:
         """The text. Raises PydanticCustomError, a ValueError, for one of another form."""
         if not self.fits(value):
             raise expected(self.wanted(value))
+        return value
+
+    def read(self, value: str) -> str:
+        """The text, which stands elsewhere than in a manifest. Raises ValueError, which says what
+        was found, too."""
+        if not self.fits(value):
+            raise ValueError(f"found {value!r}, expected {self.wanted(value)}")
         return value
 
     def wanted(self, value: str) -> str:
@@ -125,6 +137,12 @@ class Text:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {**handler(schema), **self.schema()}
+
+
+def https_url(example: str) -> Text:
+    """Form of the URL of another server, with a path and a query or without."""
+    form = rf"https://{HOST}(:{PORT})?(/[!$-;=?-Z_a-z~]*)?"
+    return Text(form, f"an https URL such as {example}", 2048, readable=False)
 
 
 _DAY = "(0[1-9]|[12][0-9]|3[01])"

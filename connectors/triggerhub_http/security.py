@@ -8,13 +8,12 @@ from pydantic import ConfigDict, Field
 
 from triggerhub.connector import Reference, SourceModel
 from triggerhub.durations import Duration
-from triggerhub.fields import IPV6, PORT, Rule, Text
+from triggerhub.fields import IPV6, Rule, Text, https_url
 from triggerhub_http.clients import ClientCertificate
 
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _V4 = rf"({_OCTET}\.){{3}}{_OCTET}(/(3[0-2]|[12]?[0-9]))?"
 _V6 = f"{IPV6}(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
-_PLACE = rf"([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?"
 _LONGEST_NAME = 64
 
 Network = Annotated[
@@ -85,18 +84,9 @@ class JWT(SourceModel):
     jwks: Reference | None = Field(
         default=None, description="The keys that sign them: a JSON Web Key Set (RFC 7517)."
     )
-    jwks_url: (
-        Annotated[
-            str,
-            Text(
-                rf"https://{_PLACE}(/[!$-;=?-Z_a-z~]*)?",
-                "an https URL such as https://login.example/.well-known/jwks.json",
-                2048,
-                readable=False,
-            ),
-        ]
-        | None
-    ) = Field(default=None, alias="jwksURL", description="Or where their issuer shows the keys.")
+    jwks_url: Annotated[str, https_url("https://login.example/.well-known/jwks.json")] | None = (
+        Field(default=None, alias="jwksURL", description="Or where their issuer shows the keys.")
+    )
     ca: Reference | None = Field(
         default=None,
         description="Certificates to trust there (PEM). Default: the authorities that the system "

@@ -35,7 +35,7 @@ from triggerhub_kafka.replay import Replay
 from triggerhub_kafka.replies import reply_record
 from triggerhub_kafka.schemas import Registries, translate
 from triggerhub_kafka.seeks import seek
-from triggerhub_kafka.source import KafkaSource, TopicForLetters, check_broker
+from triggerhub_kafka.source import BROKER, KafkaSource, TopicForLetters
 from triggerhub_kafka.writing import Writing
 
 _READ_WITHIN = 10.0
@@ -191,6 +191,6 @@ class KafkaConnector:
         if source.brokers is not None:
             return source.brokers
         try:
-            return [check_broker(text.strip()) for text in self._default_brokers.split(",")]
+            return [BROKER.read(text.strip()) for text in self._default_brokers.split(",")]
         except ValueError as error:
             raise SpecError(f"{BROKERS}: {error}") from None

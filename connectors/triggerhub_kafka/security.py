@@ -9,9 +9,7 @@ from pydantic import ConfigDict, Field
 
 from triggerhub.connector import Reference, SourceModel
 from triggerhub.credentials import TLS, Account
-from triggerhub.fields import IPV6, PORT, Rule, Text
-
-_PLACE = rf"([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?"
+from triggerhub.fields import HOST, PORT, Rule, Text, https_url
 
 _EXACTLY_ONE = "expected exactly one of token, oauth, provider for OAUTHBEARER"
 _BOTH = "expected username and password, and none of token, oauth, provider, for this mechanism"
@@ -31,15 +29,9 @@ def _unlike_its_mechanism(sasl: SASL) -> str:
 class ClientCredentials(SourceModel):
     """Tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4)."""
 
-    token_endpoint: Annotated[
-        str,
-        Text(
-            rf"https://{_PLACE}(/[!$-;=?-Z_a-z~]*)?",
-            "an https URL such as https://login.example/oauth2/token",
-            2048,
-            readable=False,
-        ),
-    ] = Field(alias="tokenEndpoint", description="Where the authorization server gives tokens.")
+    token_endpoint: Annotated[str, https_url("https://login.example/oauth2/token")] = Field(
+        alias="tokenEndpoint", description="Where the authorization server gives tokens."
+    )
     client_id: Account = Field(
         alias="clientId", description="The hub's name there: as text, or where it is kept."
     )
@@ -183,7 +175,7 @@ class SchemaRegistry(SourceModel):
     url: Annotated[
         str,
         Text(
-            rf"https?://{_PLACE}(/[!$-;=@-Z_a-z~]*)?",
+            rf"https?://{HOST}(:{PORT})?(/[!$-;=@-Z_a-z~]*)?",
             "a URL such as https://registry.example:8081, without user, query and fragment",
             2048,
             readable=False,

@@ -8,25 +8,11 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from triggerhub.connector import Cleanup, LetterPlaces, Placed, SeekOnce, SourceModel
-from triggerhub.fields import IPV6, PORT, Rule, Text, Time
+from triggerhub.fields import PORT, ZONED_HOST, Rule, Text, Time
 from triggerhub_kafka.patterns import Pattern, compiled
 from triggerhub_kafka.security import SchemaRegistry, Security
 
-_BROKER = Text(
-    rf"([A-Za-z0-9._-]+|\[{IPV6}(%[A-Za-z0-9._-]+)?\]):{PORT}",
-    "host:port such as kafka.example:9092",
-    270,
-    readable=False,
-)
-
-
-def check_broker(text: str) -> str:
-    """``host:port``, ``[IPv6]:port``. Raises ValueError."""
-    if not _BROKER.fits(text):
-        raise ValueError(f"found {text!r}, expected {_BROKER.what}")
-    return text
-
-
+BROKER = Text(f"{ZONED_HOST}:{PORT}", "host:port such as kafka.example:9092", 270, readable=False)
 Topic = Annotated[
     str,
     Text(
@@ -36,8 +22,7 @@ Topic = Annotated[
         never=r"^\.{1,2}$",
     ),
 ]
-Broker = Annotated[str, _BROKER]
-
+Broker = Annotated[str, BROKER]
 
 LARGEST_OFFSET = 2**53 - 1
 """What every reader of JSON holds without rounding."""

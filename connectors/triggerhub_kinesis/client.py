@@ -12,7 +12,7 @@ from typing import Any
 
 from triggerhub.connector import SpecError, Subscription
 from triggerhub.credentials import text
-from triggerhub_kinesis.source import KinesisSource, Role, check_endpoint
+from triggerhub_kinesis.source import ENDPOINT_URL, KinesisSource, Role
 
 ENDPOINT = "TRIGGERHUB_KINESIS_ENDPOINT"
 
@@ -44,7 +44,7 @@ def access_of(subscription: Subscription[KinesisSource], default_endpoint: str) 
     endpoint = source.endpoint
     if endpoint is None and default_endpoint:
         try:
-            endpoint = check_endpoint(default_endpoint)
+            endpoint = ENDPOINT_URL.read(default_endpoint)
         except ValueError as error:
             raise SpecError(f"{ENDPOINT}: {error}") from None
     keys = None

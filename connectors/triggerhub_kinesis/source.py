@@ -8,7 +8,7 @@ from pydantic import Field
 
 from triggerhub.connector import Cleanup, Reference, SeekOnce, SourceModel
 from triggerhub.credentials import Account
-from triggerhub.fields import IPV6, PORT, Rule, Text, Time
+from triggerhub.fields import HOST, PORT, Rule, Text, Time
 
 _NAME = "[a-zA-Z0-9_.-]{1,128}"
 _STREAM = Text(_NAME, "a stream's name: 1 to 128 of a-z, A-Z, 0-9, '_', '.', '-'", 128)
@@ -29,19 +29,12 @@ _SESSION = Text("[A-Za-z0-9_+=,.@-]{2,64}", "2 to 64 of a-z, A-Z, 0-9 and _ + = 
 _EXTERNAL = Text(
     "[A-Za-z0-9_+=,.@:/-]{2,}", "2 to 1224 of a-z, A-Z, 0-9 and _ + = , . @ : / -", 1224
 )
-_ENDPOINT = Text(
-    rf"https?://([A-Za-z0-9._-]+|\[{IPV6}\])(:{PORT})?/?",
+ENDPOINT_URL = Text(
+    f"https?://{HOST}(:{PORT})?/?",
     "a URL without path such as https://kinesis.eu-central-1.amazonaws.com",
     300,
     readable=False,
 )
-
-
-def check_endpoint(text: str) -> str:
-    """``http://host:port`` or ``https://…``. Raises ValueError."""
-    if not _ENDPOINT.fits(text):
-        raise ValueError(f"found {text!r}, expected {_ENDPOINT.what}")
-    return text
 
 
 class StartAt(SourceModel):
@@ -124,7 +117,7 @@ class KinesisSource(SourceModel):
         description="The AWS region. Default: that of streamARN, else the AWS chain's "
         "(AWS_REGION, AWS_DEFAULT_REGION, the profile).",
     )
-    endpoint: Annotated[str, _ENDPOINT] | None = Field(
+    endpoint: Annotated[str, ENDPOINT_URL] | None = Field(
         default=None,
         description="Where the API is, for a VPC endpoint or an emulator. Default: "
         "TRIGGERHUB_KINESIS_ENDPOINT of the hub, else AWS's own.",

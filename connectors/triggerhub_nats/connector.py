@@ -30,7 +30,7 @@ from triggerhub_nats.reading import message_at
 from triggerhub_nats.replay import Replay
 from triggerhub_nats.replies import reply_message
 from triggerhub_nats.seeks import PositionError, delete_consumer, seek
-from triggerhub_nats.source import NATSSource, ReplyTo, SubjectForLetters, check_server
+from triggerhub_nats.source import SERVER, NATSSource, ReplyTo, SubjectForLetters
 from triggerhub_nats.writing import PROBLEMS, Writing, reached_by
 
 SERVERS = "TRIGGERHUB_NATS_SERVERS"
@@ -176,6 +176,6 @@ class NATSConnector:
         if source.servers is not None:
             return source.servers
         try:
-            return [check_server(text.strip()) for text in self._default_servers.split(",")]
+            return [SERVER.read(text.strip()) for text in self._default_servers.split(",")]
         except ValueError as error:
             raise SpecError(f"{SERVERS}: {error}") from None

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from triggerhub.connector import Cleanup, LetterPlaces, Placed, SeekOnce, SourceModel
-from triggerhub.fields import IPV6, PORT, Rule, Text, Time
+from triggerhub.fields import PORT, ZONED_HOST, Rule, Text, Time
 from triggerhub_nats.security import Security
 from triggerhub_nats.subjects import (
     AnsweredSubject,
@@ -23,8 +23,8 @@ _NAME = Text(
     r"[^\x00-\x20\x7f.*>/\\]+", "a name without white space and any of . * > / and \\", 255
 )
 _QUEUE = Text(r"[^\x00-\x20\x7f]+", "a name without white space", 255)
-_SERVER = Text(
-    rf"((nats|tls)://)?([A-Za-z0-9._-]+|\[{IPV6}(%[A-Za-z0-9._-]+)?\])(:{PORT})?",
+SERVER = Text(
+    f"((nats|tls)://)?{ZONED_HOST}(:{PORT})?",
     "host:port such as nats.example:4222, with nats:// or tls:// before it or nothing",
     280,
     readable=False,
@@ -32,14 +32,7 @@ _SERVER = Text(
 _HEADER = Text(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", "the name of a header", 255)
 
 
-def check_server(text: str) -> str:
-    """``host``, ``host:port``, ``nats://…``, ``tls://…``. Raises ValueError."""
-    if not _SERVER.fits(text):
-        raise ValueError(f"found {text!r}, expected {_SERVER.what}")
-    return text
-
-
-Server = Annotated[str, _SERVER]
+Server = Annotated[str, SERVER]
 
 
 class Start(SourceModel):
