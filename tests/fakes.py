@@ -61,6 +61,7 @@ class ScriptedFunction(Transport):
         *,
         head_request: bool = False,
         once: bool = False,
+        pace: float = 0.0,
     ) -> Reply:
         lines = head.decode("latin-1").split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:] if line)

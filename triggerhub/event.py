@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -37,6 +37,30 @@ class Origin:
     of it, or decoded. None also where there is nothing (a tombstone)."""
 
 
+class Caller(Protocol):
+    """Who waits for the answer to a request, where it can be told while it comes. An answer that is
+    short and comes at once is not told so: it is in the outcome alone."""
+
+    async def begin(self, reply: Reply) -> None:
+        """The answer's head, and as much of its body as is there."""
+
+    async def take(self, piece: bytes) -> None:
+        """More of the body. Returns when the caller can take on."""
+
+    async def end(self) -> None:
+        """That was the whole body. Where this is not called, it broke off."""
+
+
+class Rest(Protocol):
+    """What follows of a body."""
+
+    async def read(self) -> bytes:
+        """The next piece; empty: that was all. Raises what went wrong."""
+
+    def close(self) -> None:
+        """No more is wanted."""
+
+
 @value(frozen=True, slots=True, kw_only=True)
 class Request:
     """An HTTP request to be passed on as it is (HTTP triggers); its body is the event's data."""
@@ -49,6 +73,9 @@ class Request:
     headers: Headers = ()
     deferred: bool = False
     """True: nobody waits for the answer. It is delivered like any other event."""
+    caller: Caller | None = field(default=None, repr=False, compare=False)
+    """Takes an answer that is long, or comes slowly, while it comes. None: it is kept whole, within
+    a limit."""
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -93,6 +120,8 @@ class Reply:
     body: bytes = b""
     truncated: bool = False
     """True when the body went on beyond what the caller asked to keep."""
+    rest: Rest | None = field(default=None, repr=False, compare=False)
+    """What follows ``body``, while it comes; for whoever sent the request, and nobody after."""
 
 
 class Settled(StrEnum):

@@ -11,6 +11,7 @@ from triggerhub.connector import Installation, SpecError, Subscription
 from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
 from triggerhub_http.bodies import Gone, read_body, unzipped, zipped
+from triggerhub_http.caller import CUT, Caller
 from triggerhub_http.certificates import Certificates
 from triggerhub_http.clients import IDENTITY
 from triggerhub_http.deferred import STATUS
@@ -150,7 +151,9 @@ class HTTPConnector:
         close = False
         try:
             try:
-                reply = await self._serve(scope, receive)
+                reply = await self._serve(scope, receive, send)
+                if reply is None:
+                    return
             except Refusal as refusal:
                 reply = refusal.reply
                 # Whether a body comes that waits for leave is the client's choice: the next
@@ -164,25 +167,30 @@ class HTTPConnector:
         except (asyncio.CancelledError, Gone):
             return
 
-    async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Reply:
-        """Raises ``Refusal`` or ``Gone``."""
+    async def _serve(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> Reply | None:
+        """None: it is answered. Raises ``Refusal`` or ``Gone``."""
         head = read_head(scope["headers"], scope["http_version"])
         method, path, query = scope["method"], scope["raw_path"].decode(), scope["query_string"]
         if path[0] != "/" or not query.isascii():
             message = "found a malformed target, expected a path"
             raise Refusal(400, "BadRequest", message, close=True)
+        reply: Reply | None
         if method == "OPTIONS" and (reply := await self._agreed(head, path)) is not None:
             return reply
         asked = path.startswith(STATUS)
         find = self._asked if asked else self._routed
         listener, rest = await find(head, method, path)
         try:
-            deliver = self._told if asked else self._delivered
-            reply = await deliver(listener, rest, head, scope, receive)
+            if asked:
+                reply = await self._told(listener, rest, head, scope, receive)
+            else:
+                reply = await self._delivered(listener, rest, head, scope, receive, send)
         except Refusal as refusal:
             refusal.reply = listener.sharing.told(head, refusal.reply)
             raise
-        return listener.sharing.told(head, reply)
+        return None if reply is None else listener.sharing.told(head, reply)
 
     async def _agreed(self, head: Head, path: str) -> Reply | None:
         """What is answered to who asks whether another request may come; None: nobody asks that,
@@ -220,8 +228,9 @@ class HTTPConnector:
         head: Head,
         scope: HTTPScope,
         receive: ASGIReceiveCallable,
-    ) -> Reply:
-        """Raises ``Refusal`` or ``Gone``."""
+        send: ASGISendCallable,
+    ) -> Reply | None:
+        """None: it is answered. Raises ``Refusal`` or ``Gone``."""
         method, path = scope["method"], scope["raw_path"].decode()
         entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         with listener.turnstile:
@@ -238,18 +247,28 @@ class HTTPConnector:
                     if listener.claim.name != name:
                         raise Refusal(503, "Stopping", "its trigger stopped: try again", RETRY)
                 listener.name_parameters(head, path)
+                caller = Caller(
+                    send,
+                    scope["state"][CUT],
+                    lambda reply: reply_fields(
+                        listener.sharing.told(head, reply), self._server.date, whole=False
+                    ),
+                )
                 request = Request(
                     method=method,
                     path=rest,
                     query=scope["query_string"].decode(),
                     headers=(*head.kept, *forwarding(head, scope["client"], scope["scheme"])),
+                    # Before HTTP/1.1, an answer without a length ends as one that is cut does.
+                    caller=caller if scope["http_version"] == "1.1" and not head.batch else None,
                 )
                 if head.batch:
-                    reply = await serve_each(listener, head, events_of(request, body))
+                    serving = serve_each(listener, head, events_of(request, body))
                 else:
                     event = to_event(listener.name, head, request, path, body)
-                    reply = await listener.serve(head, event)
-                entry.status = reply.status
+                    serving = listener.serve(head, event)
+                reply = await caller.hear(serving)
+                entry.status = caller.status
                 return reply
 
     async def _routed(self, head: Head, method: str, path: str) -> tuple[Listener, str]:

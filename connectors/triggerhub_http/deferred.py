@@ -54,7 +54,8 @@ class Deferred:
         request = event.request
         assert request is not None
         kept = tuple(pair for pair in request.headers if pair[0] != b"prefer")
-        event = replace(event, request=replace(request, deferred=True, headers=kept))
+        request = replace(request, deferred=True, headers=kept, caller=None)
+        event = replace(event, request=request)
         number = await self._put(event, self._window if named else 0.0)
         fate = Fate(waits=True)
         if preferences.wait:

@@ -212,10 +212,15 @@ def _text(value: bytes) -> str:
 
 
 def reply_fields(
-    reply: Reply, date: Field, *, head_only: bool = False, close: bool = False
+    reply: Reply,
+    date: Field,
+    *,
+    head_only: bool = False,
+    close: bool = False,
+    whole: bool = True,
 ) -> list[Field]:
     """An answer's end-to-end fields, ``date`` unless it has one, and its length. ``head_only``:
-    it answers a HEAD request."""
+    it answers a HEAD request. ``whole``: its body is there, so that its length is known."""
     fields = []
     named: set[bytes] | None = None
     length: bytes | None = None
@@ -234,7 +239,7 @@ def reply_fields(
         fields = [pair for pair in fields if pair[0] not in named]
     fields.append(date)
     if reply.status not in _NO_BODY:
-        if reply.body or not head_only:
+        if whole and (reply.body or not head_only):
             length = b"%d" % len(reply.body)
         if length is not None:
             fields.append((b"content-length", length))

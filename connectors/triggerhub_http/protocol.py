@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from triggerhub_http.caller import CUT
 from triggerhub_http.clients import IDENTITY, Identity, identity
 from triggerhub_http.framing import Malformed, origin_form
 from triggerhub_http.messages import Refusal
@@ -70,7 +71,7 @@ class Protocol(HttpToolsProtocol):
         self._outgoing = Outgoing(transport, self._outbox, self._may_close)
         super().connection_made(self._outgoing)
         self.identity = identity(transport.get_extra_info("peercert"))
-        self.app_state = {IDENTITY: self.identity}
+        self.app_state = {IDENTITY: self.identity, CUT: self._cut}
         self.flow = Flow(self.transport, self.pipeline)
         self._worker = self.loop.create_task(self._work())
         self._worker.add_done_callback(self.tasks.discard)
@@ -264,6 +265,12 @@ class Protocol(HttpToolsProtocol):
     def _hang_up(self) -> None:
         self.transport.write(self._last_words)
         self._linger()
+
+    def _cut(self) -> None:
+        """End the answer under way where it is."""
+        if self._running is not None:
+            self._running.disconnected = True
+        self.transport.close()
 
     def _may_close(self) -> bool:
         if self._within_head or self._within_body:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 
 from triggerhub import __version__
 from triggerhub.connector import GivenBack
-from triggerhub.delivery.course import Course, Failure, plain
+from triggerhub.delivery.course import Course, Failure
 from triggerhub.delivery.encoding import (
     encode_binary,
     encode_request,
     encode_structured,
     head_prefix,
 )
+from triggerhub.delivery.exchange import ask, hub_reply, pass_on
 from triggerhub.delivery.handover import Handover
 from triggerhub.delivery.problems import Problems
 from triggerhub.delivery.retry import Policy, Verdict, retry_after
@@ -30,12 +31,8 @@ from triggerhub.store.records import Delivery, Store
 
 AGENT = f"triggerhub/{__version__}"
 KEPT_OF_A_REPLY = 1024
-LARGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes of a function's answer that a synchronous caller can get."""
 LARGEST_REPLY = 16 * 1024 * 1024
 """Bytes of a function's answer that can be written elsewhere."""
-
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 _ACCEPTED = Outcome(Settled.ACCEPTED)
 _DROPPED = Outcome(Settled.DROPPED)
@@ -276,30 +273,20 @@ class Link:
 
     async def _answer(self, event: Event, request: Request, target: Target) -> Outcome:
         """A synchronous request: one attempt, and whatever the function says goes back."""
-        endpoint = self._endpoint
-        head, body = encode_request(endpoint.path, endpoint.host_header, event, request)
         wall, began = time.time(), time.perf_counter()
         failure: Failure | None = None
         reply: Reply | None = None
         try:
-            reply = await self._send(
-                endpoint,
-                head,
-                body,
-                target.timeout,
-                LARGEST_ANSWER,
-                head_request=request.method == "HEAD",
-                once=not _repeatable(request),
-            )
-            if reply.truncated:
-                raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
+            reply = await ask(self._send, self._endpoint, event, request, target)
+            if reply.rest is not None and request.caller is not None:
+                await pass_on(reply, request.caller)
             if 200 <= reply.status < 300:
                 self._accept(event, wall, began, reply.status)
                 return Outcome(Settled.ACCEPTED, reply)
         except (Away, NoReply, BrokenReply) as error:
             failure, reply = error, None
         except asyncio.CancelledError:
-            self._abandon(event, wall, time.perf_counter() - began)
+            self._abandon(event, wall, time.perf_counter() - began, reply)
             raise
         course = Course(event, wall)
         self._note(course, wall, time.perf_counter() - began, reply, failure)
@@ -307,14 +294,16 @@ class Link:
         course.fate = f"answered to the caller: {course.describe()}"
         self.tally.given_back += 1
         self._store.journal.note(self._remember(course, None))
-        return Outcome(None, reply if reply is not None else _hub_reply(target, failure))
+        return Outcome(None, reply if reply is not None else hub_reply(target, failure))
 
-    def _abandon(self, event: Event, wall: float, seconds: float) -> None:
-        """Nobody waits for an answer any more: it says nothing about the function."""
+    def _abandon(self, event: Event, wall: float, seconds: float, begun: Reply | None) -> None:
+        """Nobody waits for the answer, or for the rest of it: that says nothing about the
+        function."""
         course = Course(event, wall)
-        course.note(wall, seconds, None, NoReply("the caller went away"))
-        course.fate = "the caller went away, or the trigger stopped, before there was an answer"
-        self.tally.attempted(None)
+        course.note(wall, seconds, begun, None if begun else NoReply("the caller went away"))
+        before = "its answer had ended" if begun else "there was an answer"
+        course.fate = f"the caller went away, or the trigger stopped, before {before}"
+        self.tally.attempted(begun.status if begun else None)
         self._store.journal.note(self._remember(course, None))
 
     def _accept(self, event: Event, wall: float, began: float, status: int) -> None:
@@ -343,27 +332,5 @@ class Link:
         self._problems.over("Blocked")
 
 
-def _repeatable(request: Request) -> bool:
-    """Whether it may be sent again when it is not known if the function had it (RFC 9110,
-    section 9.2.2): by its method, or because its sender gave it a key to be told by."""
-    return request.method in _IDEMPOTENT or any(
-        name == b"idempotency-key" for name, _ in request.headers
-    )
-
-
 def _too_large() -> BrokenReply:
     return BrokenReply(f"the answer is larger than {LARGEST_REPLY} bytes")
-
-
-def _hub_reply(target: Target, failure: Failure | None) -> Reply:
-    """What a synchronous caller hears when the function gave no answer of its own."""
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
-    if isinstance(failure, NoReply):
-        status, what = 504, f"gave no answer within {target.timeout:g} s"
-    elif isinstance(failure, BrokenReply):
-        status, what = 502, f"broke its answer: {failure}"
-    else:
-        status, what = 503, f"is away: {failure}"
-        headers = (*headers, (b"retry-after", b"1"))
-    text = f'{{"error":"{status}","message":"function {target.function} {plain(what)}"}}\n'
-    return Reply(status, headers, text.encode())

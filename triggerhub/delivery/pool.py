@@ -8,8 +8,9 @@ import socket
 import ssl
 from collections import OrderedDict
 
-from triggerhub.delivery.connection import Away, Connection, explain
+from triggerhub.delivery.connection import Connection
 from triggerhub.delivery.endpoint import Endpoint
+from triggerhub.delivery.failures import Away, explain
 
 _MIN_SWEEP = 0.02
 """Seconds between two looks at the deadlines, at least."""

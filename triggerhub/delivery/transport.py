@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from triggerhub.delivery.connection import Away, BrokenReply, NoReply, Stale
 from triggerhub.delivery.endpoint import Endpoint, parse_endpoint
+from triggerhub.delivery.failures import Away, BrokenReply, NoReply, Stale
 from triggerhub.delivery.pool import Pool
 from triggerhub.event import Reply
 
@@ -56,12 +56,15 @@ class Transport:
         *,
         head_request: bool = False,
         once: bool = False,
+        pace: float = 0.0,
     ) -> Reply:
         """Send one request and return its reply, whatever its status; redirects are not followed.
 
         ``head`` is the whole request head with its final blank line; it must state the length of
         ``body``. ``timeout`` seconds cover everything. Up to ``keep`` bytes of the reply's body
-        are kept. ``head_request``: the method is HEAD, so the reply has no body.
+        are kept. ``head_request``: the method is HEAD, so the reply has no body. ``pace``: a reply
+        that is long, or comes slowly, has a ``rest``, which is to be read or closed; so many
+        seconds may pass before each piece of it. 0: no reply has one.
 
         Raises ``Away``, ``NoReply`` or ``BrokenReply``. A reused connection that ends before any
         byte of a reply was closed by the server while idle (RFC 9112, section 9.3.1): the request
@@ -75,7 +78,7 @@ class Transport:
         idle = pool.idle
         connection = idle.pop() if idle else await pool.acquire(deadline)
         while True:
-            future = connection.begin(head, body, keep, head_request, deadline, once)
+            future = connection.begin(head, body, keep, head_request, deadline, once, pace)
             try:
                 return await future
             except asyncio.CancelledError:
