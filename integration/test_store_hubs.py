@@ -260,6 +260,10 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
         hub.start()
         hub.wait(lambda: hub.condition("ask") == "True Ready", "requests without a store")
         hub.wait(lambda: hub.condition("tick") == "False SourceFailed", "that the clock waits")
+        status, said = hub.request("GET", "/readyz")
+        assert (status, said.splitlines()[0]) == (200, b"ready")
+        assert b"no NATS server answers" in said
+        assert hub.metric("triggerhub_store_available") == 0
         assert "no NATS server answers" in hub.conditions("tick")["Ready"]["message"]
         assert hub.emit("default/ask", data="good")["outcome"] == "accepted"
         letter = hub.emit("default/ask", data="bad", timeout="1s")
@@ -270,6 +274,8 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
         broken.start()
         hub.wait(lambda: hub.condition("tick") == "True Ready", "the clock", within=60)
         hub.wait(lambda: len(hub.letters()) == 1, "the letter", within=60)
+        assert hub.request("GET", "/readyz") == (200, b"ready\n")
+        assert hub.metric("triggerhub_store_available") == 1
         ticks = len(slots(target))
         hub.wait(lambda: len(slots(target)) > ticks + 2, "ticks", within=60)
         broken.kill9()
@@ -307,13 +313,19 @@ def test_a_login_of_the_store_is_in_the_environment_and_nowhere_else(
             function("handle", target.url),
             trigger("HTTPTrigger", "ask", "handle", {"path": "/ask"}),
         )
-        hub.start()
+        hub.start(ready=False)
         hub.wait(lambda: "refuses the login" in hub.said(), "the refusal")
+        hub.wait(lambda: hub.condition("ask") == "True Ready", "requests")
+        # A rollout with it ends here, and replaces no hub that works.
+        status, said = hub.request("GET", "/readyz")
+        assert status == 503
+        assert b"refuses the login" in said
         password.write_text("pa55-word\n")
         hub.wait(
             lambda: hub.emit("default/ask", data="x", timeout="1s")["outcome"] == "dead",
             "a dead letter with the new password",
         )
+        assert hub.ready()
         assert "pa55-word" not in hub.said()
         assert b"pa55-word" not in Path(f"/proc/{hub.pid}/cmdline").read_bytes()
         refused = subprocess.run(

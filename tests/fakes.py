@@ -18,6 +18,7 @@ from triggerhub.store.records import (
     Put,
     Selection,
     StoreError,
+    Trouble,
     Waiting,
 )
 
@@ -206,6 +207,7 @@ class MemoryStore(MemoryInboxes):
         super().__init__()
         self.dead_letters = MemoryDeadLetters()
         self.journal = MemoryJournal()
+        self.trouble: Trouble | None = None
 
     def positions(self, subscription: str) -> Positions:
         raise NotImplementedError

@@ -9,13 +9,14 @@ from urllib.parse import quote
 import pytest
 
 from tests.admin.smallhub import SmallHub, small_hub, status, until
+from tests.fakes import MemoryStore
 from triggerhub.control.faults import Fault
 from triggerhub.control.resources import Snapshot
 from triggerhub.control.status import Condition, State
 from triggerhub.delivery.target import OnExhausted
 from triggerhub.event import Event
 from triggerhub.settings import Settings
-from triggerhub.store.records import Selection, StoreError
+from triggerhub.store.records import Selection, StoreError, Trouble
 from triggerhub.store.sqlite import SQLiteStore
 
 
@@ -80,6 +81,24 @@ async def test_readiness_says_what_is_waited_for(hub: SmallHub) -> None:
     assert answer.status == 503
     assert b"shop.orders.handle" in answer.body
     assert (await hub.ask("GET", "/healthz")).status == 200
+
+
+async def test_a_store_that_refuses_is_waited_for_once_and_one_that_is_away_is_only_told_of(
+    hub: SmallHub,
+) -> None:
+    hub.view.store = store = MemoryStore()
+    refused, away = (Trouble("store s: why", refused=refused) for refused in (True, False))
+    for trouble, code, said in (
+        (refused, 503, b"store s: why\n"),
+        (away, 200, b"ready\nstore s: why\n"),
+        (refused, 200, b"ready\nstore s: why\n"),
+        (None, 200, b"ready\n"),
+    ):
+        store.trouble = trouble
+        answer = await hub.ask("GET", "/readyz")
+        assert (answer.status, answer.body) == (code, said)
+        metrics = (await hub.ask("GET", "/metrics")).body.decode()
+        assert f"\ntriggerhub_store_available {int(trouble is None)}\n" in metrics
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ async def test_every_metric_of_the_contract_is_there(hub: SmallHub) -> None:
     assert of(samples, "triggerhub_inbox_events") == 1
     assert 1000 < of(samples, "triggerhub_inbox_bytes") < 2000
     assert samples["triggerhub_bindings", frozenset({("state", "Ready")})] == 1
+    assert samples["triggerhub_store_available", frozenset()] == 1
     assert any(
         name == "triggerhub_build_info" and value == 1 for (name, _), value in samples.items()
     )

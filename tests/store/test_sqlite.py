@@ -617,12 +617,17 @@ class TestLostFile:
         self, store: SQLiteStore, directory: Path
     ) -> None:
         await store.dead_letters.add(_letter())
+        assert store.trouble is None
         file = directory / "triggerhub.db"
         file.rename(directory / "aside")
         with pytest.raises(StoreError, match="was removed or replaced while in use"):
             await store.dead_letters.add(_letter())
+        assert store.trouble is not None
+        assert "was removed or replaced" in store.trouble.text
+        assert not store.trouble.refused
         (directory / "aside").rename(file)
         await store.dead_letters.add(_letter())
+        assert store.trouble is None
 
 
 class TestClaims:

@@ -12,9 +12,11 @@ from typing import Any, cast
 import pytest
 
 from tests.admin.smallhub import Answer, SmallHub, request, small_hub
+from tests.fakes import MemoryStore
 from triggerhub.admin.front import open_front
 from triggerhub.event import Event
 from triggerhub.settings import Settings
+from triggerhub.store.records import Trouble
 from triggerhub.workers.api import Api
 from triggerhub.workers.fleet import Fleet, Worker
 from triggerhub.workers.process import Process
@@ -92,6 +94,15 @@ async def test_each_is_waited_for(both: Both) -> None:
     both.end(1)
     ready = await both.ask("GET", "/readyz")
     assert ready.body.decode().splitlines()[0] == "worker 1: has ended"
+
+
+async def test_a_store_that_one_of_them_cannot_reach_is_told_of(both: Both) -> None:
+    assert b"\ntriggerhub_store_available 1\n" in (await both.ask("GET", "/metrics")).body
+    both.hubs[1].view.store = store = MemoryStore()
+    store.trouble = Trouble("store s: away", refused=False)
+    ready = await both.ask("GET", "/readyz")
+    assert (ready.status, ready.body) == (200, b"ready\nworker 2: store s: away\n")
+    assert b"\ntriggerhub_store_available 0\n" in (await both.ask("GET", "/metrics")).body
 
 
 async def test_an_event_is_explained_by_whoever_knows_it(both: Both) -> None:

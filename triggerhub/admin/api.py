@@ -86,8 +86,9 @@ class Api:
 
     async def readyz(self, _request: Request) -> Response:
         waiting = self._view.not_ready()
-        text = "".join(f"{line}\n" for line in waiting) or "ready\n"
-        return PlainTextResponse(text, 503 if waiting else 200)
+        trouble = self._view.store.trouble
+        text = "\n".join(waiting or ("ready", *([] if trouble is None else [trouble.text])))
+        return PlainTextResponse(f"{text}\n", 503 if waiting else 200)
 
     async def metrics(self, _request: Request) -> Response:
         return Response(await scrape(self._view), headers={"content-type": CONTENT_TYPE})

@@ -46,6 +46,8 @@ class Readings:
     inboxes: Sequence[tuple[Key, int, int]]
     """Key, events, bytes."""
     states: Sequence[tuple[str, int]]
+    store: bool
+    """It can be used."""
     functions: Sequence[Metric] = ()
 
 
@@ -77,6 +79,7 @@ def read(view: View, functions: Sequence[Metric] = ()) -> Readings:
         letters=list(view.letters.items()),
         inboxes=[(key_of(name), held.events, held.size) for name, held in view.waiting.items()],
         states=sorted(view.states().items()),
+        store=view.store.trouble is None,
         functions=functions,
     )
 
@@ -156,6 +159,8 @@ def _lines(readings: Readings) -> Iterator[str]:
     )
     for state, number in readings.states:
         yield f'triggerhub_bindings{{state="{state}"}} {number}'
+    yield from _family("store_available", "gauge", "1 while the store can be used, else 0.")
+    yield f"triggerhub_store_available {int(readings.store)}"
 
 
 def _of_links(links: Sequence[_Reading]) -> Iterator[str]:

@@ -176,10 +176,16 @@ class View:
     def not_ready(self) -> list[str]:
         """What the hub still waits for, one line each; empty when it is ready.
 
-        Once it was, trouble with the API server alone no longer takes it out of service: what
-        is bound goes on.
+        Once it was, trouble with the API server or the store alone no longer takes it out of
+        service: what is bound and needs neither goes on. So it does from the start where the
+        store is only away; one that refuses the hub would refuse all that a rollout brings.
         """
-        problems = [] if self._watch is None or self._was_ready else self._watch.problems()
+        problems: list[str] = []
+        if not self._was_ready:
+            problems += [] if self._watch is None else self._watch.problems()
+            trouble = self.store.trouble
+            if trouble is not None and trouble.refused:
+                problems.append(trouble.text)
         if self._reconciler.ready():
             self._was_ready = self._was_ready or not problems
             return problems

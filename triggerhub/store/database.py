@@ -53,6 +53,8 @@ class Database:
         self._read_only = read_only
         self._inode: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
+        self.trouble = ""
+        """Why the last transaction was not committed. Any thread may look."""
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -90,20 +92,21 @@ class Database:
             self._check_in_place()
             self._db.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, StoreError) as error:
-            return [Done(error=self._explain(error)) for _ in works]
+            return self._failed(error, works)
         try:
             done = [self._write_one(work) for work in works]
         except sqlite3.Error as error:
             self._roll_back()
             if len(works) == 1:
-                return [Done(error=self._explain(error))]
+                return self._failed(error, works)
             # One of them brought the others down, e.g. the large one on a nearly full disk.
             return [self.write([work])[0] for work in works]
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            return [Done(error=self._explain(error)) for _ in works]
+            return self._failed(error, works)
+        self.trouble = ""
         return done
 
     def read(self, work: Work) -> Done:
@@ -127,6 +130,10 @@ class Database:
             return Done(error=self._explain(error))
         db.execute("RELEASE item")
         return Done(value)
+
+    def _failed(self, error: Exception, works: Sequence[Work]) -> list[Done]:
+        self.trouble = str(self._explain(error))
+        return [Done(error=self._explain(error)) for _ in works]
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:

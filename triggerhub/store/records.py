@@ -211,8 +211,21 @@ class Inbox(Protocol):
         """Whether it is there; False: it was; None: no entry of this inbox had that number."""
 
 
+class Trouble(NamedTuple):
+    """Why a store cannot be used now."""
+
+    text: str
+    """One sentence, which says which store."""
+    refused: bool
+    """Waiting alone does not mend it, or nothing is known yet: a hub that starts is not ready."""
+
+
 class Store(Protocol):
     """Open it as an async context manager; entering raises ``StoreError``."""
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """None: it answers, or took what it was last given. Asks nobody."""
 
     @property
     def dead_letters(self) -> DeadLetters: ...

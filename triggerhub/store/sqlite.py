@@ -17,7 +17,7 @@ from triggerhub.store.inbox import SQLiteInbox, count_waiting, forget_old
 from triggerhub.store.journal import SQLiteJournal
 from triggerhub.store.letters import SQLiteDeadLetters
 from triggerhub.store.positions import SQLitePositions
-from triggerhub.store.records import Room, StoreError, Waiting
+from triggerhub.store.records import Room, StoreError, Trouble, Waiting
 from triggerhub.store.writer import Writer
 
 _SWEEP_EVERY = 60.0
@@ -56,6 +56,12 @@ class SQLiteStore:
         self._tasks = asyncio.TaskGroup()
         self._scribe: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Of the last write."""
+        text = self._writer.trouble
+        return Trouble(text, refused=False) if text else None
 
     @property
     def dead_letters(self) -> SQLiteDeadLetters:

@@ -39,6 +39,11 @@ class Writer:
         self._wake = asyncio.Event()
         self._state = "not open"
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing could be written, the last time that something was to be; or ""."""
+        return self._database.trouble
+
     async def open(self) -> None:
         """Open the database. Raises ``StoreError``."""
         if self._state != "not open":

@@ -65,7 +65,8 @@ class Api:
     async def readyz(self, _request: Request) -> Response:
         await self._fleet.look()
         waits = self._fleet.waits()
-        return PlainTextResponse(_lines(waits) or "ready\n", 503 if waits else 200)
+        text = _lines(waits) or _lines(["ready", *self._fleet.notes()])
+        return PlainTextResponse(text, 503 if waits else 200)
 
     async def metrics(self, _request: Request) -> Response:
         told = await self._fleet.told("/v1/bindings", "bindings")

@@ -14,6 +14,7 @@ _ONE_FOR_ALL: Mapping[str, Callable[[float, float], float]] = {
     "triggerhub_dead_letters": max,
     "triggerhub_inbox_events": max,
     "triggerhub_inbox_bytes": max,
+    "triggerhub_store_available": min,
     "process_start_time_seconds": min,
 }
 """Gauges that are not added up."""

@@ -28,13 +28,15 @@ class Worker:
     process: Process | None = None
     waits: Sequence[str] = ("starts",)
     """What it was last seen to wait for; none: it is ready."""
+    notes: Sequence[str] = ()
+    """What troubles it although it is ready."""
     figures: Figures = field(default_factory=dict)
     """Its process's own, as last seen."""
     answered: bool = False
     """Whether a process of this number has ever answered."""
 
     def began(self, process: Process) -> None:
-        self.process, self.waits, self.figures = process, ("starts",), {}
+        self.process, self.waits, self.notes, self.figures = process, ("starts",), (), {}
 
 
 class Fleet:
@@ -54,7 +56,8 @@ class Fleet:
     def ended(self, worker: Worker) -> None:
         """Its process has."""
         self._ledger.close(worker.figures)
-        worker.process, worker.waits, worker.figures = None, ("has ended",), {}
+        worker.process, worker.waits, worker.notes = None, ("has ended",), ()
+        worker.figures = {}
 
     def kill(self) -> None:
         """End all processes at once."""
@@ -80,6 +83,10 @@ class Fleet:
         """What the hub waits for, one line each; empty: it is ready."""
         return [f"worker {w.number}: {line}" for w in self.workers for line in w.waits]
 
+    def notes(self) -> list[str]:
+        """What troubles those that are ready, one line each."""
+        return [f"worker {w.number}: {line}" for w in self.workers for line in w.notes]
+
     async def ill(self) -> list[str]:
         """What a start anew would cure, one line each."""
         async with asyncio.TaskGroup() as tasks:
@@ -100,7 +107,7 @@ class Fleet:
     async def _look(self, worker: Worker) -> None:
         process = worker.process
         try:
-            ready, waits = await ask(worker.place, "/readyz", within=_PATIENCE)
+            ready, said = await ask(worker.place, "/readyz", within=_PATIENCE)
             status, figures = await ask(worker.place, "/metrics", within=_PATIENCE)
         except OSError:
             if worker.process is process and worker.figures:
@@ -109,7 +116,8 @@ class Fleet:
         # Else it has ended meanwhile, and its account is closed.
         if worker.process is process and status == 200:
             worker.answered = True
-            worker.waits = [] if ready == 200 else waits.decode().splitlines()
+            lines = said.decode().splitlines()
+            worker.waits, worker.notes = ((), lines[1:]) if ready == 200 else (lines, ())
             worker.figures = read_figures(figures.decode())
 
 

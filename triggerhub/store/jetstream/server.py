@@ -19,7 +19,7 @@ from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
 from triggerhub.sentence import leaves
 from triggerhub.store.jetstream.streams import NOT_FOUND, Stream
-from triggerhub.store.records import StoreError
+from triggerhub.store.records import StoreError, Trouble
 
 T = TypeVar("T")
 
@@ -76,6 +76,8 @@ class Server:
         """One that found all streams."""
         self._trouble = "the servers have not said yet that it can be used"
         self._told = ""
+        self._heard = False
+        """Whether they can be used has been found out once."""
         self._refused = False
         """The servers say that it cannot be used, and will say so again."""
         self._old = False
@@ -86,6 +88,13 @@ class Server:
         self._under_way: dict[asyncio.Timeout, Client] = {}
         """What is asked now, and over which connection."""
         self.patience = PATIENCE
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """None: all streams were found over the connection that there is."""
+        if self._client is not None and not self._client.gone:
+            return None
+        return Trouble(f"store {self._where}: {self._trouble}", self._refused or not self._heard)
 
     async def keep(self) -> None:
         """Until cancelled: see to the streams on each connection that is made."""
@@ -325,7 +334,7 @@ class Server:
         self._turn(refused=refused)
 
     def _turn(self, *, refused: bool) -> None:
-        self._refused = refused
+        self._heard, self._refused = True, refused
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
 

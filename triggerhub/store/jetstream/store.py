@@ -19,7 +19,7 @@ from triggerhub.store.jetstream.place import Accesses, place_of
 from triggerhub.store.jetstream.positions import Claims, JetStreamPositions
 from triggerhub.store.jetstream.server import Server
 from triggerhub.store.jetstream.streams import streams_of
-from triggerhub.store.records import Room, StoreError, Waiting
+from triggerhub.store.records import Room, StoreError, Trouble, Waiting
 
 _PATIENCE_AT_THE_END = 1.0
 
@@ -70,6 +70,11 @@ class JetStreamStore:
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._scribe: asyncio.Task[None] | None = None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Of the servers, as they were last heard of."""
+        return self._server.trouble
 
     @property
     def dead_letters(self) -> JetStreamDeadLetters:
