@@ -76,6 +76,14 @@ def is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower().endswith(("/json", "+json"))
 
 
+def guessed_type(data: bytes) -> str:
+    """The content type of data that came without one: JSON where it begins and ends as an object
+    or an array does. Nothing is parsed."""
+    if data and ((data[0] == 0x7B and data[-1] == 0x7D) or (data[0] == 0x5B and data[-1] == 0x5D)):
+        return "application/json"
+    return "application/octet-stream"
+
+
 def from_json(body: bytes) -> Event:
     """An event from its JSON format, in UTF-8 with or without a byte order mark.
 

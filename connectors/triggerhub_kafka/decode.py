@@ -29,6 +29,7 @@ from triggerhub.cloudevents import (
     CloudEventError,
     from_attributes,
     from_json,
+    guessed_type,
     media_type,
 )
 from triggerhub.event import EMPTY, Event, Origin
@@ -83,7 +84,7 @@ def decoder(topic: str, partition: int) -> Callable[[Record], Event]:
             source=source,
             type=TYPE,
             data=value,
-            datacontenttype=_guess(value),
+            datacontenttype=guessed_type(value),
             time=time,
             key=text,
             origin=partial(origin, record),
@@ -176,7 +177,7 @@ def _plain(
     extensions = _headers(record.headers, cloud_event=False) | extensions
     if value is None:
         extensions |= _TOMBSTONE
-    guess = None if value is None else _guess(value)
+    guess = None if value is None else guessed_type(value)
     return Event(
         id=f"{record.partition}:{record.offset}",
         source=f"/kafka/{record.topic}",
@@ -189,14 +190,6 @@ def _plain(
         origin=partial(origin, record),
         fault=fault,
     )
-
-
-def _guess(value: bytes) -> str:
-    if value and (
-        (value[0] == 0x7B and value[-1] == 0x7D) or (value[0] == 0x5B and value[-1] == 0x5D)
-    ):
-        return "application/json"
-    return "application/octet-stream"
 
 
 def _key(key: bytes | None) -> tuple[str | None, dict[str, str]]:

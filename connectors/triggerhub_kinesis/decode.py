@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from triggerhub.cloudevents import guessed_type
 from triggerhub.event import Event, Origin
 from triggerhub_kinesis.aggregated import AggregateError, is_aggregated, unpack
 
@@ -42,7 +43,7 @@ def decoder(stream: str, shard: str) -> Callable[[Record], list[Event]]:
                 source=source,
                 type=TYPE,
                 data=data,
-                datacontenttype=_guess(data),
+                datacontenttype=guessed_type(data),
                 time=_time(record),
                 key=record["PartitionKey"],
                 origin=partial(_origin, stream, shard, record),
@@ -78,7 +79,7 @@ def _parts(stream: str, shard: str, record: Record) -> list[Event]:
             source=source,
             type=TYPE,
             data=part.data,
-            datacontenttype=_guess(part.data),
+            datacontenttype=guessed_type(part.data),
             time=time,
             key=part.key,
             origin=partial(
@@ -121,9 +122,3 @@ def _coordinates(stream: str, shard: str, record: Record) -> dict[str, str]:
 def _time(record: Record) -> datetime | None:
     moment: datetime | None = record.get("ApproximateArrivalTimestamp")
     return None if moment is None else moment.astimezone(UTC)
-
-
-def _guess(data: bytes) -> str:
-    if data and ((data[0] == 0x7B and data[-1] == 0x7D) or (data[0] == 0x5B and data[-1] == 0x5D)):
-        return "application/json"
-    return "application/octet-stream"

@@ -32,6 +32,7 @@ from triggerhub.cloudevents import (
     format_time,
     from_attributes,
     from_json,
+    guessed_type,
     media_type,
 )
 from triggerhub.event import EMPTY, Event, Origin
@@ -112,7 +113,7 @@ def event_of(
         source=place.source,
         type=TYPE,
         data=data,
-        datacontenttype=_guess(data),
+        datacontenttype=guessed_type(data),
         subject=subject,
         time=place.time,
         key=subject if by is None else None,
@@ -178,7 +179,7 @@ def _with_headers(
         source=place.source,
         type=TYPE,
         data=data,
-        datacontenttype=content_type or _guess(data),
+        datacontenttype=content_type or guessed_type(data),
         subject=subject,
         time=place.time,
         key=key,
@@ -206,9 +207,3 @@ def _decoded(name: str, value: str) -> str:
         return unquote_to_bytes(value).decode()
     except UnicodeDecodeError:
         raise CloudEventError(f"header ce-{name}: found no UTF-8, expected a text") from None
-
-
-def _guess(data: bytes) -> str:
-    if data and ((data[0] == 0x7B and data[-1] == 0x7D) or (data[0] == 0x5B and data[-1] == 0x5D)):
-        return "application/json"
-    return "application/octet-stream"
