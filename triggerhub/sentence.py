@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside groups, at any depth."""
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from leaves(part)
-    else:
-        yield error
+def leaf(error: BaseException) -> BaseException:
+    """The first exception inside a group, at any depth; of one that is no group itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def sentence(errors: BaseException) -> str:
     """Of the first one inside."""
-    error = next(leaves(errors))
+    error = leaf(errors)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}"

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 
 from triggerhub.connector import Subscription
 from triggerhub.event import Event, Outcome
+from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kafka.access import Access
 from triggerhub_kafka.brokers import Brokers
@@ -75,8 +76,8 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await self._listen()
         except (BaseExceptionGroup, KafkaError, TimeoutError) as error:
-            leaf, plain = self._plain(error)
-            if not isinstance(leaf, FencedInstanceIdError):
+            first, plain = self._plain(error)
+            if not isinstance(first, FencedInstanceIdError):
                 raise plain from error
         finally:
             await consumer.close()
@@ -195,10 +196,9 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _plain(self, error: BaseException) -> tuple[BaseException, BaseException]:
         """The first fault of a group, and the same in words where it is the broker's."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if not isinstance(error, KafkaError | TimeoutError):
-            return error, error
-        reason, text = explain(error, brokers=self._access.brokers, group=self._group)
+        first = leaf(error)
+        if not isinstance(first, KafkaError | TimeoutError):
+            return first, first
+        reason, text = explain(first, brokers=self._access.brokers, group=self._group)
         self._health.note(reason, text)
-        return error, ListenError(text)
+        return first, ListenError(text)

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from triggerhub.connector import Progress, Subscription
 from triggerhub.event import Event, Outcome
+from triggerhub.sentence import leaf
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_kafka.access import Access
 from triggerhub_kafka.consumer import Consumer, settings
@@ -214,11 +215,10 @@ class Replay:
 
     def _plain(self, error: BaseException) -> BaseException:
         """The first fault of a group, in words where it is the broker's."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if not isinstance(error, KafkaError | TimeoutError):
-            return error
-        return ReplayError(self._explained(error)[1])
+        first = leaf(error)
+        if not isinstance(first, KafkaError | TimeoutError):
+            return first
+        return ReplayError(self._explained(first)[1])
 
 
 def _told(gone: dict[TopicPartition, int]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from triggerhub.connector import Position, Subscription
+from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
 from triggerhub_kinesis.health import Health
@@ -77,12 +78,10 @@ class Listener:
         try:
             yield
         except (BaseExceptionGroup, *PROBLEMS) as error:
-            leaf: BaseException = error
-            while isinstance(leaf, BaseExceptionGroup):
-                leaf = leaf.exceptions[0]
-            if not isinstance(leaf, PROBLEMS) or isinstance(leaf, OSError):
-                raise leaf from error
-            problem = self._explain(leaf)
+            first = leaf(error)
+            if not isinstance(first, PROBLEMS) or isinstance(first, OSError):
+                raise first from error
+            problem = self._explain(first)
             self._health.wrong("", problem)
             raise ListenError(problem.text) from error
 

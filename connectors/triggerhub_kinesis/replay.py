@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 from triggerhub.connector import Progress, Subscription
+from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
 from triggerhub_kinesis.decode import Record
@@ -128,12 +129,11 @@ class Replay:
 
     def _plain(self, error: BaseException) -> BaseException:
         """The first fault of a group, in words where it is Kinesis's."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if not isinstance(error, PROBLEMS):
-            return error
-        assert isinstance(error, Exception)
-        return ReplayError(self._explained(error).text)
+        first = leaf(error)
+        if not isinstance(first, PROBLEMS):
+            return first
+        assert isinstance(first, Exception)
+        return ReplayError(self._explained(first).text)
 
 
 class _Past(Reader):

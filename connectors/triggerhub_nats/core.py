@@ -20,6 +20,7 @@ from triggerhub.event import Event, Outcome, Request
 from triggerhub.nats.client import Client, heed
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import Problem, explain_core
+from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_nats.answers import Answers, answer_of
 from triggerhub_nats.decode import Place, event_of
@@ -90,10 +91,7 @@ class CoreListener:
                     self._answers.give_up()
                     await self._leave()
         except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from group
+            raise leaf(group) from group
 
     async def _follow(self, emitting: asyncio.Task[None]) -> None:
         """From connection to connection."""

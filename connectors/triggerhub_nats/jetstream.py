@@ -16,6 +16,7 @@ from triggerhub.event import Event, Outcome, Settled
 from triggerhub.nats.client import Client, heed
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
+from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import ack_of, stream_event
@@ -78,10 +79,7 @@ class JetStreamListener:
                         task.cancel()
                     await self._give_back()
         except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from group
+            raise leaf(group) from group
 
     async def _follow(self) -> None:
         """From connection to connection."""

@@ -17,6 +17,7 @@ from triggerhub.event import Event, Outcome
 from triggerhub.nats.client import Client
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
+from triggerhub.sentence import leaf
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_nats.consumer import Consumer, find
 from triggerhub_nats.decode import ack_of, stream_event
@@ -101,10 +102,7 @@ class Replay:
                     self._tell_reached()
                     telling.cancel()
         except BaseExceptionGroup as group:
-            first: BaseException = group
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            raise first from group
+            raise leaf(group) from group
 
     async def _find(
         self, client: Client, begin: int | Start | None, end: int | Start | None

@@ -39,6 +39,7 @@ from triggerhub.admin.wire import (
 from triggerhub.connector import Unreadable
 from triggerhub.control.foretelling import NotForetold, asked, foretold, upcoming
 from triggerhub.control.replays import Refused, Replays
+from triggerhub.sentence import leaf
 from triggerhub.settings import Settings
 from triggerhub.store.records import Selection, StoreError
 
@@ -165,7 +166,7 @@ class Api:
             try:
                 await Redrive(self._view, tell).run(selection, timeout)
             except* StoreError as errors:
-                await send({"error": "StoreError", "message": str(_leaf(errors))})
+                await send({"error": "StoreError", "message": str(leaf(errors))})
             finally:
                 self._view.recount()
 
@@ -287,12 +288,6 @@ def _selected(body: dict[str, Any]) -> Selection:
             'nothing is selected: give ids, trigger, function, reason, olderThan, or {"all": true}'
         )
     return selection
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _bad_request(_request: Request, error: Exception) -> Response:

@@ -33,6 +33,7 @@ from triggerhub.control.inboxes import Inboxes
 from triggerhub.control.plugins import Kind
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import unheard
+from triggerhub.sentence import leaf
 from triggerhub.store.records import Store
 
 log = structlog.get_logger()
@@ -321,11 +322,9 @@ class Listeners:
             await asyncio.sleep(ceiling * (0.5 + random.random() / 2))
 
     def _failed(self, listening: Listening, state: SourceState, error: Exception) -> None:
-        leaf: BaseException = error
-        while isinstance(leaf, BaseExceptionGroup) and leaf.exceptions:
-            leaf = leaf.exceptions[0]
-        message = str(leaf) or type(leaf).__name__
-        if not isinstance(leaf, OSError | ValueError) and state.message != message:
+        first = leaf(error)
+        message = str(first) or type(first).__name__
+        if not isinstance(first, OSError | ValueError) and state.message != message:
             log.warning("listener.failed", binding=listening.name, error=message, exc_info=True)
         # A reason that the connector itself gave says more than that it failed.
         state.disconnected(state.reason if state.attached is False else "SourceFailed", message)

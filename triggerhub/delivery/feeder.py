@@ -12,6 +12,7 @@ from typing import Any
 
 from triggerhub.connector import Emit, GivenBack, Positions, Subscription
 from triggerhub.event import Event, Outcome
+from triggerhub.sentence import leaf
 from triggerhub.store.records import Entry, Inbox, Put, StoreError
 from triggerhub.window import Window
 
@@ -98,10 +99,7 @@ class Feeder:
         try:
             await self._hold()
         except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+            raise leaf(group) from None
         finally:
             self._holding = self._given_back = False
             self._next.clear()

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from triggerhub.connector import Connector, GivenBack, Order
 from triggerhub.event import Event, Outcome
+from triggerhub.sentence import leaf
 from triggerhub.testing.fakes import (
     MemoryPositions,
     MemoryStore,
@@ -277,9 +278,7 @@ class Run(Generic[S]):
     def _gave_back(self) -> bool:
         """Ending by itself is right after an event was given back."""
         error = None if self.task.cancelled() else self.task.exception()
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        return isinstance(error, GivenBack)
+        return error is not None and isinstance(leaf(error), GivenBack)
 
     def _ending(self) -> str:
         if self.task.cancelled():

@@ -17,7 +17,7 @@ import structlog
 from triggerhub.nats.client import Client, Denied, Refusal
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
-from triggerhub.sentence import leaves
+from triggerhub.sentence import leaf
 from triggerhub.store.jetstream.streams import NOT_FOUND, Stream
 from triggerhub.store.records import StoreError, Trouble
 
@@ -349,7 +349,7 @@ async def together(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(work) for work in works]
     except* StoreError as errors:
-        failure = next(leaves(errors))
+        failure = leaf(errors)
     if failure is not None:
         raise failure
     return [each.result() for each in asked]
