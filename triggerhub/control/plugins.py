@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import EntryPoint, PackageMetadata, distributions
 from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
@@ -104,21 +104,24 @@ def installed_kinds(path: Sequence[str] | None = None) -> dict[str, Kind]:
     found = distributions() if path is None else distributions(path=list(path))
     offers: dict[str, dict[str, Kind]] = {}
     for distribution in found:
-        name = distribution.metadata["Name"]
-        for entry in distribution.entry_points:
-            if entry.group == GROUP:
-                # The same distribution can be met twice on a path: the first is imported.
-                offers.setdefault(entry.name, {}).setdefault(name, _kind(entry, distribution))
+        entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+        if not entries:
+            continue  # its metadata, a long text, need not be read
+        about = distribution.metadata
+        for entry in entries:
+            kind = _kind(entry, about)
+            # The same distribution can be met twice on a path: the first is imported.
+            offers.setdefault(entry.name, {}).setdefault(kind.distribution, kind)
     return {kind: _chosen(offers[kind]) for kind in sorted(offers)}
 
 
-def _kind(entry: EntryPoint, distribution: Distribution) -> Kind:
+def _kind(entry: EntryPoint, about: PackageMetadata) -> Kind:
     return Kind(
         kind=entry.name,
         load=entry.load,
         module=entry.module,
-        distribution=distribution.metadata["Name"],
-        version=distribution.version,
+        distribution=about["Name"],
+        version=about["Version"],
         extra=",".join(entry.extras),
     )
 
