@@ -446,6 +446,19 @@ def test_of_two_secrets_with_one_name_the_first_stays(tmp_path: Path) -> None:
     ]
 
 
+def test_a_look_that_finds_nothing_new_makes_no_new_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(join(trigger("a"), function("f"), "a: ["))
+    (tmp_path / "b.yaml").write_text(trigger("b"))
+    files = source(tmp_path)
+    first, second = files.load(), files.load()
+    assert second.triggers is first.triggers
+    assert second == first
+    (tmp_path / "b.yaml").write_text(trigger("c"))
+    assert names(files.load()) == ["f", "a", "c"]
+    (tmp_path / "b.yaml").unlink()
+    assert names(files.load()) == ["f", "a"]
+
+
 def test_triggers_come_oldest_first(tmp_path: Path) -> None:
     for number, name in enumerate(["c", "a", "b"]):
         path = tmp_path / f"{name}.yaml"

@@ -67,6 +67,7 @@ class FolderSource:
         self._polling = polling
         self._files: dict[str, _File] = {}
         self._ledger = Ledger()
+        self._settled: Snapshot | None = None
         self._ranks = count()
         self._tree = Tree()
 
@@ -76,16 +77,20 @@ class FolderSource:
         vanished = [p for p in self._files if p not in tree.files and not tree.unknown(p)]
         for path in vanished:
             del self._files[path]
+        changed = bool(vanished)
         # Of two new files with one name in them, the older file has it.
         for path, (stamp, root) in sorted(tree.files.items(), key=lambda f: (f[1][0][3], f[0])):
             known = self._files.get(path)
             if known is None or self._stale(known, stamp):
-                self._files[path] = self._read(path, root, known)
+                file = self._files[path] = self._read(path, root, known)
+                changed = changed or known is None or file.page is not known.page
         for file in self._files.values():
             for path in file.code:
                 tree.watch(os.path.dirname(os.path.realpath(path)))
-        snapshot = self._ledger.settle({path: file.page for path, file in self._files.items()})
-        return replace(snapshot, faults=(*self._troubles(tree), *snapshot.faults))
+        if changed or self._settled is None:
+            pages = {path: file.page for path, file in self._files.items()}
+            self._settled = self._ledger.settle(pages)
+        return replace(self._settled, faults=(*self._troubles(tree), *self._settled.faults))
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         """The first at once, then one after each change that makes a difference."""
