@@ -10,6 +10,8 @@ from typing import Protocol
 LONGEST_SLEEP = 1.0
 """Seconds: a suspend, or a clock that was set, is noticed so soon."""
 _AT_ONCE = 100
+_SPARE = 0.001
+"""uvloop counts whole milliseconds, rounded: woken too early, we would come again, and again."""
 
 
 class Timed(Protocol):
@@ -89,7 +91,7 @@ class Timer:
     async def _rest(self, now: float, until: float) -> None:
         loop = asyncio.get_running_loop()
         self._sleep, self._until = loop.create_future(), until
-        alarm = loop.call_later(until - now, _ring, self._sleep)
+        alarm = loop.call_later(until - now + _SPARE, _ring, self._sleep)
         try:
             await self._sleep
         finally:
