@@ -81,11 +81,15 @@ class Ticker:
         """Until cancelled. Raises ``OSError`` when the store cannot be read or written, and
         ``GivenBack`` when the binding is gone."""
         subscription = self._subscription
-        # A store that cannot be read shows now, also where it is another process that ticks.
-        await subscription.positions.load()
-        subscription.report.connected()
-        await subscription.own()
-        found = await self._recall()
+        if subscription.own is alone:
+            found = await self._recall()
+            subscription.report.connected()
+        else:
+            # A store that cannot be read shows now, also where it is another process that ticks.
+            await subscription.positions.load()
+            subscription.report.connected()
+            await subscription.own()
+            found = await self._recall()
         try:
             for due in sorted(self._record.open):
                 self._send(due)

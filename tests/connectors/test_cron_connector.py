@@ -445,6 +445,34 @@ async def test_a_record_of_an_older_hub_is_understood() -> None:
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("shared", "reads"), [(True, 2), (False, 1)])
+async def test_a_record_is_read_once_where_nobody_shares_it(shared: bool, reads: int) -> None:
+    rig = Rig(shared=shared)
+    calls: list[str] = []
+
+    def note(call: str, key: str) -> bool:
+        calls.append(call)
+        return False
+
+    rig.positions.broken = note
+    assert await rig.run(61) == ["12:01:00"]
+    assert calls.count("load") == reads
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_store_that_cannot_be_read_shows_at_once(shared: bool) -> None:
+    rig = Rig(shared=shared)
+    rig.mine.clear()
+    rig.positions.broken = lambda call, key: call == "load"
+    async with rig.connector:
+        with pytest.raises(OSError, match="the disk is full"):
+            async with asyncio.timeout(5):
+                await rig.connector.listen(rig.subscription())
+    assert rig.report.seen == []
+
+
+@pytest.mark.looptime
 async def test_a_record_that_nobody_wrote_is_named() -> None:
     rig = Rig()
     rig.positions.kept = {"ticks": Position('{"past": 5}', 1)}
