@@ -97,7 +97,7 @@ class Ticker:
             self._begin(found, since)
             if not found and subscription.source.missed_runs is not MissedRuns.SKIP:
                 # What a hub misses that ends before the first tick is known to the next one.
-                await self._save()
+                await self._save(self._ask())
             self._timer.add(self, None if self._slot is None else self._slot.at)
             await self._ended
         finally:
@@ -116,7 +116,7 @@ class Ticker:
         self._record, self._held = record, frozenset(record.open)
         old = record.old_keys(stored)
         if old:
-            await self._save()
+            await self._save(self._ask())
             for key in old:
                 await positions.delete(key)
         return True
@@ -222,7 +222,7 @@ class Ticker:
         record = self._record
         written = False
         try:
-            await self._save(beginning=True)
+            await self._save(self._ask(), beginning=True)
             written = True
             if before:
                 await asyncio.wait(before)
@@ -233,7 +233,12 @@ class Ticker:
             self._emitting -= {due}
             if due in record.open:
                 record.open.discard(due)
-                await self._save()
+                wanted = self._ask()
+                self._go_on()
+                if not self._draining:
+                    # Nobody waits for this: what many settle at about one time is one commit.
+                    await self._timer.linger()
+                await self._save(wanted)
         except asyncio.CancelledError:
             if due in record.open or self._draining:
                 raise
@@ -247,16 +252,24 @@ class Ticker:
         finally:
             self._emitting -= {due}
             del self._running[due]
-            if self._waits:
-                self._waits = False
-                self._timer.arm(self, 0.0)
+            self._go_on()
 
-    async def _save(self, *, beginning: bool = False) -> None:
-        """Return when the record as it is now is in the store; what several want is one write. A
-        tick that is ``beginning`` does not ask a store that has just failed: those that queue up
-        while it is away would hold the end of this listener up, each for as long as it waits."""
+    def _go_on(self) -> None:
+        """A slot that waits for room may have it now."""
+        if self._waits:
+            self._waits = False
+            self._timer.arm(self, 0.0)
+
+    def _ask(self) -> int:
+        """For ``_save``: the record as it is now."""
         self._asked += 1
-        wanted = self._asked
+        return self._asked
+
+    async def _save(self, wanted: int, *, beginning: bool = False) -> None:
+        """Return when the record as it was when ``wanted`` was asked for, or later, is in the
+        store; what several want is one write. A tick that is ``beginning`` does not ask a store
+        that has just failed: those that queue up while it is away would hold the end of this
+        listener up, each for as long as it waits."""
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:

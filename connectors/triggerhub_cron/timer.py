@@ -10,6 +10,8 @@ from typing import Protocol
 LONGEST_SLEEP = 1.0
 """Seconds: a suspend, or a clock that was set, is noticed so soon."""
 _AT_ONCE = 100
+LINGER = 0.05
+"""Seconds that those who have time wait for each other."""
 _SPARE = 0.001
 """uvloop counts whole milliseconds, rounded: woken too early, we would come again, and again."""
 
@@ -37,6 +39,7 @@ class Timer:
         self._number = 0
         self._sleep: asyncio.Future[None] | None = None
         self._until = 0.0
+        self._together: asyncio.Event | None = None
 
     def add(self, timed: Timed, at: float | None) -> None:
         """From now on come to it at ``at``."""
@@ -58,6 +61,18 @@ class Timer:
         """No error when it is not there."""
         self._all.pop(timed, None)
         timed.entry = None
+
+    async def linger(self) -> None:
+        """Return in ``LINGER`` seconds at most, at once with all others who linger now."""
+        if self._together is None:
+            self._together = asyncio.Event()
+            asyncio.get_running_loop().call_later(LINGER, self._go_on)
+        await self._together.wait()
+
+    def _go_on(self) -> None:
+        if self._together is not None:
+            self._together.set()
+            self._together = None
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -349,6 +349,29 @@ async def test_many_missed_ticks_are_made_up_for_in_order_as_many_at_once_as_may
 
 
 @pytest.mark.looptime
+async def test_what_is_settled_at_about_one_time_is_written_at_one_time() -> None:
+    class Noting(MemoryPositions):
+        async def save(self, key: str, value: str, *, expect: int | None = None) -> int:
+            if "open" not in json.loads(value):
+                written.append(asyncio.get_running_loop().time())
+            return await super().save(key, value, expect=expect)
+
+    written: list[float] = []
+    rigs = [Rig(), Rig()]
+    connector = rigs[0].connector
+    async with connector, asyncio.TaskGroup() as tasks:
+        for number, rig in enumerate(rigs):
+            rig.positions = Noting()
+            rig.function.work = lambda event, n=number: asyncio.sleep(n / 100)  # type: ignore[misc]
+        both = [tasks.create_task(connector.listen(rig.subscription())) for rig in rigs]
+        await asyncio.sleep(61)
+        for task in both:
+            task.cancel()
+    assert written == pytest.approx([60.05] * 2, abs=0.01)
+    assert written[0] == written[1]
+
+
+@pytest.mark.looptime
 async def test_a_schedule_that_changed_promises_nothing_of_the_time_before() -> None:
     rig = Rig(source={"schedule": "@daily", "missedRuns": "All"})
     await rig.run(60)
