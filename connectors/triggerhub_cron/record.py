@@ -14,11 +14,12 @@ KEY = "ticks"
 COUNTS = ("missed", "skipped", "replaced", "since")
 _TICK = "tick:"
 _LAST = "last"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def tick_id(due: int) -> str:
     """A tick's id: its due time as RFC 3339 has it, in UTC."""
-    return f"{datetime.fromtimestamp(due, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return datetime.fromtimestamp(due, UTC).isoformat()[:19] + "Z"
 
 
 def instant(text: str) -> int:
@@ -54,7 +55,7 @@ class Record:
         if under_way:
             shape["open"] = [tick_id(due) for due in sorted(under_way)]
         shape |= {key: getattr(self, key) for key in COUNTS if getattr(self, key)}
-        return json.dumps(shape, separators=(",", ":"))
+        return _encode(shape)
 
     @classmethod
     def read(cls, stored: Mapping[str, Position], mark: str) -> Record | None:
