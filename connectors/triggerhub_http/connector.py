@@ -254,13 +254,18 @@ class HTTPConnector:
                         listener.sharing.told(head, reply), self._server.date, whole=False
                     ),
                 )
+                deferred = listener.defers(head)
+                if deferred and head.prefer:
+                    head.kept[:] = [pair for pair in head.kept if pair[0] != b"prefer"]
+                # Before HTTP/1.1, an answer without a length ends as one that is cut does.
+                whole = deferred or head.batch or scope["http_version"] != "1.1"
                 request = Request(
                     method=method,
                     path=rest,
                     query=scope["query_string"].decode(),
                     headers=(*head.kept, *forwarding(head, scope["client"], scope["scheme"])),
-                    # Before HTTP/1.1, an answer without a length ends as one that is cut does.
-                    caller=caller if scope["http_version"] == "1.1" and not head.batch else None,
+                    deferred=deferred,
+                    caller=None if whole else caller,
                 )
                 if head.batch:
                     serving = serve_each(listener, head, events_of(request, body))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
-from json import dumps
+from json import JSONEncoder
 from urllib.parse import quote, unquote
 
 from triggerhub.connector import Fate, InboxFull, Subscription
@@ -22,6 +21,7 @@ _JSON = (b"content-type", b"application/json")
 _NOT_KEPT = (b"cache-control", b"no-store")
 _RETRY = (b"retry-after", b"1")
 _TAKEN_AT_ONCE = 4096
+_to_json = JSONEncoder(ensure_ascii=False).encode
 
 
 class Deferred:
@@ -51,11 +51,6 @@ class Deferred:
     async def accept(self, event: Event, preferences: Preferences, *, named: bool) -> Reply:
         """``named``: the request itself says who it is, so a repeat is the same event. Raises
         ``Refusal``."""
-        request = event.request
-        assert request is not None
-        kept = tuple(pair for pair in request.headers if pair[0] != b"prefer")
-        request = replace(request, deferred=True, headers=kept, caller=None)
-        event = replace(event, request=request)
         number = await self._put(event, self._window if named else 0.0)
         fate = Fate(waits=True)
         if preferences.wait:
@@ -64,7 +59,7 @@ class Deferred:
         fields: list[Field] = [_JSON, _NOT_KEPT, (b"location", path.encode())]
         if applied := preferences.applied():
             fields.append((b"preference-applied", applied))
-        body = _told(event.id, event.source, fate) | {"status": path}
+        body = {"id": event.id, "source": event.source, **_told(fate), "status": path}
         return Reply(202 if fate.waits else 200, tuple(fields), _encoded(body))
 
     async def status(self, rest: str) -> Reply:
@@ -81,7 +76,7 @@ class Deferred:
         if fate is None:
             raise Refusal(404, "NotFound", "no event was accepted under this address")
         fields = (_JSON, _NOT_KEPT, *((_RETRY,) if fate.waits else ()))
-        return Reply(200, fields, _encoded(_told(event_id, "", fate)))
+        return Reply(200, fields, _encoded({"id": event_id, **_told(fate)}))
 
     async def _put(self, event: Event, window: float) -> int:
         if self._taking >= _TAKEN_AT_ONCE:
@@ -122,11 +117,10 @@ class Deferred:
         return fate
 
 
-def _told(event_id: str, source: str, fate: Fate) -> dict[str, object]:
+def _told(fate: Fate) -> dict[str, object]:
     state = "waiting" if fate.waits else str(fate.settled or "settled")
-    told: dict[str, object] = {"id": event_id, "state": state, "attempts": fate.attempts}
-    return told | {"source": source} if source else told
+    return {"state": state, "attempts": fate.attempts}
 
 
 def _encoded(body: dict[str, object]) -> bytes:
-    return dumps(body, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return _to_json(body).encode("utf-8", "replace") + b"\n"

@@ -115,6 +115,10 @@ class Listener:
         """What became of an event that was accepted. Raises ``Refusal``."""
         return await self._deferred.status(rest)
 
+    def defers(self, head: Head) -> bool:
+        """Whether this request is answered before it is delivered."""
+        return self._deferred.takes(read_preferences(head.prefer) if head.prefer else NONE)
+
     async def serve(self, head: Head, event: Event) -> Reply:
         """Raises ``Refusal``; CancelledError when the client is gone."""
         if self.stopping:
@@ -122,9 +126,9 @@ class Listener:
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._under_way.add(task)
-        preferences = read_preferences(head.prefer) if head.prefer else NONE
         try:
-            if self._deferred.takes(preferences):
+            if event.request is not None and event.request.deferred:
+                preferences = read_preferences(head.prefer) if head.prefer else NONE
                 return await self._deferred.accept(event, preferences, named=head.named)
             if self._busy < self._in_flight:
                 self._busy += 1
