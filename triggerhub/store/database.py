@@ -31,6 +31,8 @@ _ITEM_FAULTS = {
 """Errors that undo one statement; after any other the transaction may be gone
 (sqlite.org/lang_transaction.html, section 3)."""
 
+_FAULTS = (sqlite3.Error, PositionConflict, StoreError, ValueError, OverflowError)
+
 Work = Callable[[sqlite3.Connection], Any]
 """What to do in a transaction. It may be called twice (the first time is then undone), and may
 raise ``PositionConflict``, ``StoreError``, ``ValueError`` and ``sqlite3.Error``."""
@@ -94,8 +96,11 @@ class Database:
         except (sqlite3.Error, StoreError) as error:
             return self._failed(error, works)
         try:
-            done = [self._write_one(work) for work in works]
-        except sqlite3.Error as error:
+            if len(works) == 1:  # what it leaves when it fails is undone with the transaction
+                done = [Done(works[0](self._db))]
+            else:
+                done = [self._write_one(work) for work in works]
+        except _FAULTS as error:
             self._roll_back()
             if len(works) == 1:
                 return self._failed(error, works)
@@ -122,7 +127,7 @@ class Database:
         db.execute("SAVEPOINT item")
         try:
             value = work(db)
-        except (sqlite3.Error, PositionConflict, StoreError, ValueError, OverflowError) as error:
+        except _FAULTS as error:
             if _code(error) not in _ITEM_FAULTS:
                 raise
             db.execute("ROLLBACK TO item")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from triggerhub.connector import InboxFull
 from triggerhub.event import Event
@@ -17,8 +18,6 @@ _NUMBERS = 1 << 40
 """So many numbers each inbox has."""
 _AT_ONCE = 2_000
 """So many entries a purge removes in one transaction."""
-
-
 _ROWS = 64
 """So many one statement writes, or looks for."""
 _KNOWN = f"""SELECT key, number FROM once
@@ -219,16 +218,21 @@ def _known(db: sqlite3.Connection, inbox: int, keys: Sequence[str], now: float) 
     return known
 
 
-def _insert(
-    db: sqlite3.Connection, into: str, rows: Sequence[tuple[int | float | str | bytes, ...]]
-) -> None:
-    """In few statements, whose texts are few: each is compiled once."""
-    at, number = 0, _ROWS
-    while at < len(rows):
-        while number > len(rows) - at:
-            number //= 2
-        some = rows[at : at + number]
-        row = f"({', '.join('?' * len(some[0]))})"
-        values = [value for each in some for value in each]
-        db.execute(f"{into} VALUES {', '.join([row] * number)}", values)
-        at += number
+def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """By few statements, whose texts are few: each is compiled once."""
+    for at in range(0, len(rows), _ROWS):
+        some = rows[at : at + _ROWS]
+        columns, number = len(some[0]), 1
+        while number < len(some):
+            number *= 2
+        values = [value for row in some for value in row]
+        values += [None] * (columns * number - len(values))
+        db.execute(_insertion(into, columns, number), values)
+
+
+@cache
+def _insertion(into: str, columns: int, number: int) -> str:
+    """Of at most so many rows: those whose first column is NULL are none."""
+    row = f"({', '.join('?' * columns)})"
+    rows = ", ".join([row] * number)
+    return f"{into} SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL"  # noqa: S608 - marks
