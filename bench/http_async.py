@@ -2,24 +2,34 @@
 
     python -m bench.http_async [--rounds 3] [--seconds 4]
 
-In alternation, on one disk: a bare SQLite loop, which commits as many rows at once as there are
-clients (WAL, synchronous = FULL, as the hub's store); the hub that accepts and holds (its trigger
-is paused); and the hub that delivers at the same time, to nginx.
+In alternation, on one disk, each with the hub's own policy (WAL, synchronous = FULL: an fsync at
+every commit, before anybody is answered; a commit takes all that waits):
+
+- SQLite alone: a loop that commits as many rows at once as there are clients, without HTTP;
+- the same behind uvicorn: the least that can be done for durable requests. An ASGI application that
+  hands each body to a thread, and answers 202 when its commit is synced;
+- the hub that accepts and holds (its trigger is paused);
+- the hub that delivers at the same time, to nginx. Its CPU time counts until all is delivered.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.http import CONNECTIONS, Server, measure
+import uvicorn
+
+from bench.http import CONNECTIONS, Server, child, measure, wrk
 from bench.measure import Row, machine
 from bench.sink import nginx_sink
 from integration.hub import Hub, function, running, trigger
@@ -28,21 +38,83 @@ from integration.servers import free_port
 _BYTES = 256
 
 
-def bare(file: Path, seconds: float) -> float:
-    """Rows per second."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("CREATE TABLE IF NOT EXISTS inbox (number INTEGER PRIMARY KEY, data BLOB)")
-        row, rows = (b"x" * _BYTES,), 0
-        end = time.perf_counter() + seconds
+class Figure(NamedTuple):
+    """Of one round."""
+
+    rate: float
+    """Requests, or rows, per second."""
+    cpu: float
+    """CPU µs of each."""
+
+
+def opened(file: Path) -> sqlite3.Connection:
+    """A database with a table of rows, written as the hub's store is."""
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE IF NOT EXISTS inbox (number INTEGER PRIMARY KEY, data BLOB)")
+    return db
+
+
+def commit(db: sqlite3.Connection, rows: list[tuple[bytes]]) -> None:
+    """In one transaction, synced."""
+    db.execute("BEGIN IMMEDIATE")
+    db.executemany("INSERT INTO inbox (data) VALUES (?)", rows)
+    db.execute("COMMIT")
+
+
+def bare(file: Path, seconds: float) -> Figure:
+    """SQLite alone."""
+    with closing(opened(file)) as db:
+        group, rows = [(b"x" * _BYTES,)] * CONNECTIONS, 0
+        began, end = time.process_time(), time.perf_counter() + seconds
         while time.perf_counter() < end:
-            db.execute("BEGIN IMMEDIATE")
-            for _ in range(CONNECTIONS):
-                db.execute("INSERT INTO inbox (data) VALUES (?)", row)
-            db.execute("COMMIT")
+            commit(db, group)
             rows += CONNECTIONS
-    return rows / seconds
+        return Figure(rows / seconds, (time.process_time() - began) / rows * 1e6)
+
+
+@contextmanager
+def behind_uvicorn(file: Path) -> Iterator[Server]:
+    """SQLite behind uvicorn, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.http_async", "probe", str(port), str(file)]
+    with child(command, port) as server:
+        yield server
+
+
+def probe(port: int, file: Path) -> None:
+    """What ``behind_uvicorn`` runs."""
+    thread = ThreadPoolExecutor(1)
+    db = thread.submit(opened, file).result()
+    waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+    writing: list[asyncio.Task[None]] = []
+
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        while waiting:
+            group = waiting[:]
+            waiting.clear()
+            await loop.run_in_executor(thread, commit, db, [(body,) for body, _ in group])
+            for _, safe in group:
+                safe.set_result(None)
+        writing.clear()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        safe = loop.create_future()
+        waiting.append(((await receive())["body"], safe))
+        if not writing:
+            writing.append(loop.create_task(write()))
+        await safe
+        fields = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 202, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
+
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", interface="asgi3",
+        lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+    )  # fmt: skip
 
 
 def _web(path: str, *, paused: bool) -> dict[str, Any]:
@@ -62,53 +134,73 @@ def _start(hub: Hub, sink: str) -> None:
     hub.wait(served, "served routes")
 
 
+def _delivering(hub: Hub, seconds: int) -> Figure:
+    """Until as many are delivered as were accepted."""
+    before, began = hub.settled(), hub.cpu()
+    rate = wrk(f"http://{hub.listen}/sent", seconds, post=True)
+    last = -1.0
+    while last != (last := hub.settled()):
+        time.sleep(0.5)
+    return Figure(rate, (hub.cpu() - began) / (last - before) * 1e6)
+
+
 def main(rounds: int = 3, seconds: int = 4) -> list[Row]:
     print(f"      {machine()}")
     with (
         nginx_sink(free_port()) as sink,
         tempfile.TemporaryDirectory(prefix="triggerhub-bench-") as folder,
+        behind_uvicorn(Path(folder, "probe.db")) as least,
         running(Path(folder), "--plain") as hub,
     ):
         _start(hub, sink)
-        asked: dict[str, Callable[[], tuple[float, float]]] = {
-            "bare SQLite": lambda: (bare(Path(folder, "bare.db"), seconds), 0.0)
+        held = Server(f"http://{hub.listen}/held", hub.cpu)
+
+        def asked(server: Server) -> Figure:
+            figure = measure(server, seconds, post=True)
+            return Figure(figure.rate, figure.cpu)
+
+        ways: dict[str, Callable[[], Figure]] = {
+            "SQLite": lambda: bare(Path(folder, "bare.db"), seconds),
+            "behind uvicorn": lambda: asked(least),
+            "held": lambda: asked(held),
+            "sent": lambda: _delivering(hub, seconds),
         }
-        for path in ("held", "sent"):
-            server = Server(f"http://{hub.listen}/{path}", hub.cpu)
-
-            def one(server: Server = server) -> tuple[float, float]:
-                figure = measure(server, seconds, post=True)
-                return figure.rate, figure.cpu
-
-            asked[path] = one
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in asked}
+        found: dict[str, list[Figure]] = {name: [] for name in ways}
         for _ in range(rounds):
-            for name, ask in asked.items():
-                found[name].append(ask())
+            for name, way in ways.items():
+                found[name].append(way())
             print("      " + "   ".join(
-                f"{name} {taken[-1][0]:6.0f}/s"
-                + (f" {taken[-1][1]:5.1f} us" if taken[-1][1] else "")
+                f"{name} {taken[-1].rate:6.0f}/s {taken[-1].cpu:5.1f} us"
                 for name, taken in found.items()
             ))  # fmt: skip
 
-    def typical(name: str) -> float:
-        return statistics.median(rate for rate, _ in found[name])
+    def typical(name: str) -> Figure:
+        taken = found[name]
+        return Figure(*(statistics.median(values) for values in zip(*taken, strict=True)))
 
-    rate, below = typical("held"), typical("bare SQLite")
+    def cost(name: str) -> float:
+        pairs = zip(found[name], found["behind uvicorn"], strict=True)
+        return statistics.median(one.cpu / least.cpu for one, least in pairs)
+
+    below, alone = typical("behind uvicorn"), typical("SQLite")
     return [
         Row(
-            f"HTTP, Async, POST of {_BYTES} bytes, accepted per second",
-            f"{rate:.0f}/s, while delivering {typical('sent'):.0f}/s",
-            f"beside bare SQLite: {below:.0f}/s",
-            rate > 0,
+            f"HTTP, Async, POST of {_BYTES} bytes, {what}",
+            f"{typical(name).rate:.0f}/s, {typical(name).cpu:.0f} us: {cost(name):.1f} x bare",
+            f"bare uvicorn {below.rate:.0f}/s, {below.cpu:.0f} us; SQLite {alone.rate:.0f}/s",
+            typical(name).rate > 0,
         )
+        for name, what in (("held", "accepted and synced"), ("sent", "and delivered"))
     ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4)
-    chosen = parser.parse_args()
-    for row in main(chosen.rounds, chosen.seconds):
-        print(row)
+    if sys.argv[1:2] == ["probe"]:
+        probe(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+        parser.add_argument("--rounds", type=int, default=3)
+        parser.add_argument("--seconds", type=int, default=4)
+        chosen = parser.parse_args()
+        for row in main(chosen.rounds, chosen.seconds):
+            print(row)
