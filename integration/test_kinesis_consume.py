@@ -24,6 +24,9 @@ from triggerhub.event import Event
 from triggerhub.testing.fakes import MemoryPositions, MemoryStore, RecordingReport, subscription
 from triggerhub_kinesis import KinesisConnector, KinesisSource
 from triggerhub_kinesis.holdings import TTL
+from triggerhub_kinesis.losses import Lost
+from triggerhub_kinesis.places import AFTER, ENDED
+from triggerhub_kinesis.places import Place as Checkpoint
 
 _numbers = itertools.count()
 
@@ -390,6 +393,37 @@ async def test_a_checkpoint_older_than_the_retention_is_told(orders: Place) -> N
         await orders.put("b")
         await running.accepted(1)
     assert running.emit.data() == [b"b"]
+    # After a restart, too, although it has caught up.
+    async with orders.listening() as running:
+        await eventually(lambda: "what came in between" in "".join(running.report.messages), "it")
+        await orders.put("c")
+        await running.accepted(1)
+    lost = orders.kept(shard)
+    lost["lost"]["at"] -= 24 * 3600
+    await MemoryPositions(orders.store).save(f"shard/{shard}", json.dumps(lost))
+    async with orders.listening() as running:
+        await eventually(lambda: "lost" not in orders.kept(shard), "a day's end")
+        assert not any(running.report.messages)
+
+
+async def test_a_shard_that_is_gone_unread_is_told_by_every_process_for_a_day(
+    orders: Place,
+) -> None:
+    shard, by_hand = "shardId-000000000099", MemoryPositions(orders.store)
+    async with orders.listening() as running:
+        await running.connected()
+    await by_hand.save(f"shard/{shard}", str(Checkpoint(AFTER, "1")))
+    async with orders.listening() as one, orders.listening() as two:
+        for running in (one, two):
+            await eventually(lambda: any(running.report.messages), "it")  # noqa: B023
+            assert f"{shard} of" in running.report.messages[-1]
+            assert "was not read to its end" in running.report.messages[-1]
+            assert running.report.states[-1] == "Connected"
+    assert orders.kept(shard)["type"] == "ENDED"
+    await by_hand.save(f"shard/{shard}", str(Checkpoint(ENDED, lost=Lost("long ago", 1))))
+    async with orders.listening() as running:
+        await eventually(lambda: f"shard/{shard}" not in orders.store.positions, "its end")
+        assert not any(running.report.messages)
 
 
 async def while_paused(place: Place, seek: dict[str, Any]) -> RecordingReport:

@@ -17,7 +17,8 @@ class Health:
         self._report = report
         self._begun = False
         self._wrong: dict[str, Problem] = {}
-        self._notes: dict[str, Problem] = {}
+        self._lost: Problem | None = None
+        self._slow: Problem | None = None
         self._throttled: dict[str, float] = {}
         self._told: Problem | None = None
         self._well = False
@@ -36,12 +37,12 @@ class Health:
         """It is read less often than it could be; told when that lasts."""
         now = asyncio.get_running_loop().time()
         if now - self._throttled.setdefault(shard, now) > _LASTS:
-            self._notes["throttled"] = problem
+            self._slow = problem
             self._tell()
 
-    def lost(self, shard: str, problem: Problem) -> None:
-        """Records were gone before they were read; told as long as it is listened to."""
-        self._notes[shard] = problem
+    def lost(self, problem: Problem | None) -> None:
+        """Records were gone before they were read; None: there is nothing to tell of any more."""
+        self._lost = problem
         self._tell()
 
     def fine(self, shard: str) -> None:
@@ -49,13 +50,12 @@ class Health:
         wrong = self._wrong.pop(shard, None)
         throttled = self._throttled.pop(shard, None)
         if throttled is not None and not self._throttled:
-            self._notes.pop("throttled", None)
+            self._slow = None
         if wrong is not None or throttled is not None:
             self._tell()
 
     def forget(self, shard: str) -> None:
         """It is another's now, or read to its end."""
-        self._notes.pop(shard, None)
         self.fine(shard)
 
     def _tell(self) -> None:
@@ -66,7 +66,7 @@ class Health:
                 self._well, self._told = False, problem
                 self._report.disconnected(problem.reason, problem.text)
         elif self._begun:
-            note = self._notes[min(self._notes)] if self._notes else None
+            note = self._lost or self._slow
             if not self._well or note != self._told:
                 self._well, self._told = True, note
                 self._report.connected(*(note or ()))

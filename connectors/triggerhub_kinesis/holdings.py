@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from triggerhub.connector import PositionConflict, Positions
+from triggerhub_kinesis.losses import Lost
 from triggerhub_kinesis.places import ENDED, SHARD, TRIM_HORIZON, Place, read_place
 from triggerhub_kinesis.reader import Reader, Source
 
@@ -69,6 +70,10 @@ class Holdings:
     def lags(self) -> dict[str, float]:
         """Seconds that each is behind."""
         return {shard: held.reader.behind() for shard, held in self._held.items()}
+
+    def lost(self) -> dict[str, Lost]:
+        """What is told of records that were gone, by shard."""
+        return {shard: lost for shard, held in self._held.items() if (lost := held.reader.lost)}
 
     async def take(self, shard: str) -> bool:
         """Claim a shard and read it. False: another has it, or has read it to its end."""
@@ -182,7 +187,7 @@ class Holdings:
         """False: another has written there."""
         async with self._saving:
             place, saved = held.reader.reached(), held.saved
-            same = (place.type, place.where) == (saved.type, saved.where)
+            same = replace(place, until=saved.until) == saved
             if same and place.until - saved.until < _REFRESH:
                 return True
             try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from triggerhub.connector import Position, Subscription
+from triggerhub.connector import Position, PositionConflict, Subscription
 from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
 from triggerhub_kinesis.health import Health
 from triggerhub_kinesis.holdings import ClaimsLost, Holdings
+from triggerhub_kinesis.losses import Lost, told
 from triggerhub_kinesis.pace import Paces
 from triggerhub_kinesis.places import ENDED, MARKER, SHARD, Place, read_place
 from triggerhub_kinesis.problems import Problem, explain, not_active
@@ -163,8 +165,13 @@ class Listener:
         if MARKER not in stored:
             raise ListenError("the checkpoints were forgotten: it begins anew")
         members = await self._members.alive(stored)
-        ended = _ended(stored)
-        await self._list(stored, ended)
+        places = _places(stored)
+        lost = {shard: place.lost for shard, place in places.items() if place.lost is not None}
+        self._health.lost(told(self._stream.name, lost | holdings.lost(), time.time()))
+        ended = {shard for shard, place in places.items() if place.type == ENDED}
+        if await self._list(ended):
+            for shard in places.keys() - self._shards.keys():
+                await self._let_go(shard, places[shard], stored[SHARD + shard].revision)
         ready = may_be_read(self._shards, ended, self._stopped)
         me = self._members.me
         most = quota(members, me, len(ready))
@@ -177,15 +184,16 @@ class Listener:
             if shard not in held and await holdings.take(shard):
                 held.append(shard)
 
-    async def _list(self, stored: dict[str, Position], ended: set[str]) -> None:
-        """Know the shards: anew now and then, and where one ended whose children are not known."""
+    async def _list(self, ended: set[str]) -> bool:
+        """Know the shards: anew now and then, and where one ended whose children are not known.
+        Whether they were looked at now."""
         now = self._clock()
         if (
             self._shards
             and now - self._listed_at < _LIST_EVERY
             and not childless(self._shards, ended)
         ):
-            return
+            return False
         try:
             self._shards = await self._stream.shards()
         except PROBLEMS as error:
@@ -193,29 +201,29 @@ class Listener:
             if problem.reason == "StreamNotFound" or not self._shards:
                 raise
             self._health.wrong("", problem)
-            return
+            return False
         self._health.fine("")
         self._listed_at = now
-        for key in stored:
-            name = key.removeprefix(SHARD)
-            if name != key and name not in self._shards:
-                if name not in ended and not self._go_on_without(name):
-                    continue
-                await self._positions.delete(key)
+        return True
 
-    def _go_on_without(self, shard: str) -> bool:
-        """The stream has forgotten a shard that was not read to its end: by policy."""
-        text = f"shard {shard} of stream {self._stream.name} is not there any more, and was not "
-        text += "read to its end"
+    async def _let_go(self, shard: str, place: Place, revision: int) -> None:
+        """The stream has forgotten a shard. If it was not read to its end: by policy."""
+        now = time.time()
+        if place.type == ENDED:
+            if place.lost is None or not place.lost.shown(now):
+                await self._positions.delete(SHARD + shard)
+            return
+        why = "it is not there any more, and was not read to its end"
+        text = f"shard {shard} of stream {self._stream.name}: {why}"
         if self._subscription.source.out_of_range == "Stop":
             text += ", and outOfRange is Stop: set spec.source.seek to say where to go on"
             self._health.wrong(shard, Problem("CheckpointExpired", text))
             self._stopped.add(shard)
-            return False
-        self._health.lost(
-            shard, Problem("CheckpointExpired", f"{text}: went on with those after it")
-        )
-        return True
+            return
+        log.warning("kinesis.checkpoint_expired %s; went on with those after it", text)
+        gone = Place(ENDED, lost=Lost(f"{why}; went on with those after it", int(now)))
+        with suppress(PositionConflict):  # another process does the same
+            await self._positions.save(SHARD + shard, str(gone), expect=revision)
 
     async def _keep(self, holdings: Holdings) -> None:
         """Say that this process lives, and that its shards are its own. Until cancelled."""
@@ -262,9 +270,9 @@ class Listener:
         )
 
 
-def _ended(stored: dict[str, Position]) -> set[str]:
+def _places(stored: dict[str, Position]) -> dict[str, Place]:
     return {
-        key.removeprefix(SHARD)
+        key.removeprefix(SHARD): read_place(position.value)
         for key, position in stored.items()
-        if key.startswith(SHARD) and read_place(position.value).type == ENDED
+        if key.startswith(SHARD)
     }

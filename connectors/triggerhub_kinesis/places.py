@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triggerhub.fields import parse_time
+from triggerhub_kinesis.losses import Lost
 
 AT = "AT_SEQUENCE_NUMBER"
 AFTER = "AFTER_SEQUENCE_NUMBER"
@@ -35,6 +36,8 @@ class Place:
     """A sequence number, or a time (RFC 3339)."""
     until: int = 0
     """Seconds since the epoch: what arrived before then is settled. 0: not known."""
+    lost: Lost | None = None
+    """What was gone on the way here."""
 
     def __str__(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value})
@@ -52,7 +55,13 @@ class Place:
 def read_place(text: str) -> Place:
     """Raises ValueError for what no hub wrote."""
     found = json.loads(text)
-    return Place(str(found["type"]), str(found.get("where", "")), int(found.get("until", 0)))
+    lost = found.get("lost")
+    return Place(
+        str(found["type"]),
+        str(found.get("where", "")),
+        int(found.get("until", 0)),
+        None if lost is None else Lost(str(lost["why"]), int(lost["at"])),
+    )
 
 
 def at_time(moment: datetime, *, pinned: bool = False) -> Place:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,6 +17,7 @@ from triggerhub.fields import parse_time
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_kinesis.decode import Record, decoder
 from triggerhub_kinesis.health import Health
+from triggerhub_kinesis.losses import Lost
 from triggerhub_kinesis.pace import Pace, Room, rest, retry
 from triggerhub_kinesis.places import (
     AFTER,
@@ -29,6 +32,8 @@ from triggerhub_kinesis.places import (
 from triggerhub_kinesis.problems import Problem, code, is_away, is_throttled
 from triggerhub_kinesis.source import KinesisSource
 from triggerhub_kinesis.stream import Batch, Stream
+
+log = logging.getLogger("triggerhub.kinesis")
 
 PROBLEMS = (BotoCoreError, ClientError, OSError)
 """What asking Kinesis may raise."""
@@ -72,6 +77,7 @@ class Reader:
         self._shared = shared
         self._pace = pace
         self._place = place
+        self._lost = place.lost
         self._iterator = iterator
         self._decode: Callable[[Record], list[Event]] = decoder(shared.stream.name, shard)
         self._tracker = OffsetTracker()
@@ -147,8 +153,16 @@ class Reader:
         self._iterator = None
         self._marks.clear()
 
+    @property
+    def lost(self) -> Lost | None:
+        """What is still told of records that were gone."""
+        return self._lost if self._lost is not None and self._lost.shown(time.time()) else None
+
     def reached(self) -> Place:
         """All that comes before is settled."""
+        return replace(self._reached(), lost=self.lost)
+
+    def _reached(self) -> Place:
         if self._tracker.open():
             oldest = self._tracker.committable()
             assert oldest is not None
@@ -230,8 +244,8 @@ class Reader:
             text += ", and outOfRange is Stop: set spec.source.seek to say where to go on"
             shared.health.wrong(self.shard, Problem("CheckpointExpired", text))
             await asyncio.Event().wait()
-        text += f"; went on with {shared.policy}"
-        shared.health.lost(self.shard, Problem("CheckpointExpired", text))
+        self._lost = Lost(f"{why}; went on with {shared.policy}", int(time.time()))
+        log.warning("kinesis.checkpoint_expired %s; went on with %s", text, shared.policy)
         if shared.policy == "Latest":
             self._iterator, now = await shared.stream.iterator(self.shard, Place(LATEST))
             self._place = at_time(now, pinned=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from triggerhub.testing.fakes import MemoryPositions, MemoryStore, RecordingReport
 from triggerhub_kinesis.client import Access
 from triggerhub_kinesis.health import Health
+from triggerhub_kinesis.losses import Lost, told
 from triggerhub_kinesis.pace import Paces, Room, rest, retry
 from triggerhub_kinesis.places import AFTER, Begun, Place, at_time, read_begun, read_place
 from triggerhub_kinesis.problems import Problem
@@ -118,7 +119,7 @@ async def test_a_member_that_gives_no_sign_is_dead_and_later_forgotten() -> None
 
 @given(
     st.builds(Place, st.sampled_from(["AT_SEQUENCE_NUMBER", "ENDED", AFTER]), st.text("0123456789"),
-              st.integers(0, 2**40)),
+              st.integers(0, 2**40), st.none() | st.builds(Lost, st.text(), st.integers(0, 2**40))),
 )  # fmt: skip
 def test_a_place_is_stored_and_read(place: Place) -> None:
     assert read_place(str(place)) == place
@@ -197,8 +198,25 @@ async def test_the_worst_is_told_and_throttling_only_when_it_lasts() -> None:
     assert (report.is_connected, report.message) == (True, "slowly")
     health.fine("b")
     assert report.message == ""
-    health.lost("a", Problem("CheckpointExpired", "some"))
+    health.lost(Problem("CheckpointExpired", "some"))
     assert (report.is_connected, report.message) == (True, "some")
     said = len(report.said)
     health.fine("a")
+    health.forget("a")
+    health.lost(Problem("CheckpointExpired", "some"))
     assert len(report.said) == said
+    health.lost(None)
+    assert (report.is_connected, report.message) == (True, "")
+
+
+def test_what_was_lost_is_told_for_a_day_and_of_some_shards_by_name() -> None:
+    day = 24 * 3600
+    lost = {f"shard-{n}": Lost("gone", 0) for n in range(7)}
+    found = told("orders", lost, day - 1)
+    assert found is not None
+    assert found.reason == "CheckpointExpired"
+    first, *_, rest_of_them = found.text.split("; ")
+    assert first == "shard shard-0 of stream orders: gone, at 1970-01-01T00:00:00Z"
+    assert (found.text.count("gone"), rest_of_them) == (5, "and 2 more shards")
+    assert told("orders", lost, day) is None
+    assert told("orders", {}, 0) is None
