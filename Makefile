@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration servers soak image bench crds format clean
+.PHONY: help demo test lint unit integration servers soak fuzz image bench crds format clean
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -39,6 +39,11 @@ servers: .venv/.dev ## the tools that get and start the real servers
 
 soak: .venv/.dev servers ## a hub that is killed every few seconds: make soak RECORDS=200000
 	SOAK=$(or $(RECORDS),200000) $(BIN)/pytest -s -o faulthandler_timeout=0 integration/test_kafka_soak.py
+
+fuzz: .venv/.dev ## coverage-guided fuzzers, 100 000 inputs each: make fuzz RUNS=1000000
+	@$(BIN)/pip install --quiet --disable-pip-version-check atheris \
+	  || { echo "make fuzz needs atheris, which is there for CPython on Linux; what it found is in tests/fuzz/found and read by make unit"; exit 1; }
+	@for each in schedules connections callers; do $(BIN)/python -m tests.fuzz $$each $(or $(RUNS),100000) || exit 1; done
 
 image: ## the hub as an image, triggerhub:local (needs docker; BASE=… for another base image)
 	@command -v docker >/dev/null || { echo "make image needs docker; podman build takes deploy/Dockerfile, too"; exit 1; }

@@ -1,22 +1,13 @@
-"""Schedules and excluded days that a coverage-guided fuzzer makes up: each is read, or refused with
-``ScheduleError``, and what is read is due at ascending times.
-
-    pip install atheris
-    python -m tests.fuzz.schedules -runs=100000
-"""
+"""Schedules and excluded days that a fuzzer makes up (``python -m tests.fuzz schedules``): each is
+read, or refused with ``ScheduleError``, and what is read is due at ascending times."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
-import atheris
-
-with atheris.instrument_imports(include=["triggerhub_cron"]):
-    from triggerhub_cron.faults import ScheduleError
-    from triggerhub_cron.plan import read_excluded
-    from triggerhub_cron.schedule import due_after, read_schedule, read_zone
+from triggerhub_cron.faults import ScheduleError
+from triggerhub_cron.plan import read_excluded
+from triggerhub_cron.schedule import due_after, read_schedule, read_zone
 
 SEEDS = (
     "*/15 9-17 * JAN-MAR MON-FRI", "0 0 L * 5#2", "0 22-2/3 1,15 * 5L", "@every 1h30m", "@hourly",
@@ -45,15 +36,10 @@ def read(data: bytes) -> None:
         moment = due
 
 
-def main() -> None:
-    """What libFuzzer takes is given on the command line."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(SEEDS):
-            for kind in (b"\x00", b"\x01"):
-                Path(folder, f"{number}-{kind[0]}").write_bytes(kind + seed.encode())
-        atheris.Setup([sys.argv[0], "-max_len=300", *sys.argv[1:], folder], read)
-        atheris.Fuzz()
+def seeds() -> list[bytes]:
+    """Where a fuzzer begins."""
+    return [kind + seed.encode() for seed in SEEDS for kind in (b"\x00", b"\x01")]
 
 
-if __name__ == "__main__":
-    main()
+def reading() -> Callable[[bytes], object]:
+    return read
