@@ -77,7 +77,7 @@ async def delete_group(subscription: Subscription[KafkaSource], access: Access) 
             f"the hub may not delete consumer group {group}: it needs Describe and Delete on it"
         ) from error
     except (KafkaError, TimeoutError) as error:
-        _, text = explain(error, brokers=access.brokers, group=group)
+        text = explain(error, brokers=access.brokers, group=group).text
         raise CleanUpError(text) from error
     finally:
         await client.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from aiokafka import TopicPartition
 
-from triggerhub.connector import Report
+from triggerhub.connector import Problem, Report, Telling
 from triggerhub_kafka.losses import Lost, told
 
 _JOIN_WITHIN = 15.0
@@ -23,18 +23,17 @@ class Health:
         self._unmatched = ""
         self._stopped = ""
         self._lost: Mapping[TopicPartition, Lost] = {}
-        self._report = report
+        self._telling = Telling(report)
         self._brokers = ", ".join(brokers)
         self._group = group
         self._join_within = _JOIN_WITHIN + grace
         self._joining_since: float | None = time.monotonic()
         self._away_since: float | None = None
         self._away = ""
-        self._registry: tuple[str, str] | None = None
+        self._registry: Problem | None = None
         self._uncoordinated_since: float | None = None
         self._troubles: Mapping[TopicPartition, str] = {}
         self._lasting: Mapping[TopicPartition, str] = {}
-        self._told: tuple[bool, str, str] = (False, "", "")
 
     def joining(self) -> None:
         """The group rebalances."""
@@ -87,15 +86,15 @@ class Health:
         self._troubles = troubles
         self.tell()
 
-    def registry(self, problem: tuple[str, str] | None) -> None:
-        """What keeps the schema registry from giving schemas: reason and message."""
+    def registry(self, problem: Problem | None) -> None:
+        """What keeps the schema registry from giving schemas."""
         if problem != self._registry:
             self._registry = problem
             self.tell()
 
-    def note(self, reason: str, message: str) -> None:
+    def note(self, problem: Problem) -> None:
         """Report this, whatever else holds."""
-        self._say(reason, message)
+        self._telling.wrong(problem)
 
     def tell(self) -> None:
         """Report what holds, where that has changed. A rebalance is no change unless it lasts."""
@@ -120,7 +119,7 @@ class Health:
             )
             self._say("CoordinatorUnavailable", text)
         elif self._registry is not None:
-            self._say(*self._registry)
+            self._telling.wrong(self._registry)
         elif self._joining_since is None:
             self._say_well()
         elif self.seconds_joining() > self._join_within:
@@ -129,16 +128,10 @@ class Health:
 
     def _say_well(self) -> None:
         lost = told(self._lost, time.time())
-        new = (True, "OffsetOutOfRange" if lost else "Connected", lost)
-        if new != self._told:
-            self._told = new
-            self._report.connected(*new[1:])
+        self._telling.well(Problem("OffsetOutOfRange", lost) if lost else None)
 
-    def _say(self, reason: str, message: str) -> None:
-        # Reasons alone are compared: messages carry details that vary with each try.
-        if self._told[:2] != (False, reason):
-            self._told = (False, reason, message)
-            self._report.disconnected(reason, message)
+    def _say(self, reason: str, text: str) -> None:
+        self._telling.wrong(Problem(reason, text))
 
 
 def _seconds(since: float | None) -> float:

@@ -199,6 +199,6 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         first = leaf(error)
         if not isinstance(first, KafkaError | TimeoutError):
             return first, first
-        reason, text = explain(first, brokers=self._access.brokers, group=self._group)
-        self._health.note(reason, text)
-        return first, ListenError(text)
+        problem = explain(first, brokers=self._access.brokers, group=self._group)
+        self._health.note(problem)
+        return first, ListenError(problem.text)

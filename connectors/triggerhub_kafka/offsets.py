@@ -11,7 +11,7 @@ from dataclasses import replace
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
-from triggerhub.connector import Report
+from triggerhub.connector import Problem, Report
 from triggerhub.window import OffsetTracker
 from triggerhub_kafka.consumer import Consumer
 from triggerhub_kafka.health import Health
@@ -188,7 +188,7 @@ class Offsets:
             lost = lose(note.lost, sought[partition], offset, now)
             text = lose(None, sought[partition], offset, now).told(partition)
             log.warning("kafka.offset_out_of_range group=%s %s", self._group, text)
-            self._health.note("OffsetOutOfRange", text)
+            self._health.note(Problem("OffsetOutOfRange", text))
             self._notes[partition] = replace(note, lost=lost)
             if offset < sought[partition]:
                 self._trackers[partition] = OffsetTracker()  # offsets begin anew

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aiokafka import TopicPartition, errors
 
-from triggerhub.connector import SpecError
+from triggerhub.connector import Problem, SpecError
 from triggerhub_kafka.naming import FencedInstanceIdError
 from triggerhub_kafka.refusal import LoginFailed, TLSFailed, TokenUnavailable
 
@@ -84,8 +84,9 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
 )
 
 
-def explain(error: Exception, *, brokers: Iterable[str], group: str) -> tuple[str, str]:
-    """A reason in CamelCase and a sentence. Raises SpecError for what the manifest must cure."""
+def explain(error: Exception, *, brokers: Iterable[str], group: str) -> Problem:
+    """Why the brokers did not do as they were asked. Raises SpecError for what the manifest must
+    cure."""
     detail = str(error) or type(error).__name__
     if isinstance(error, errors.InvalidTopicError):
         raise SpecError(f"the broker refuses topic {_subject(error)} as a topic name") from error
@@ -93,17 +94,19 @@ def explain(error: Exception, *, brokers: Iterable[str], group: str) -> tuple[st
         raise SpecError(f"the broker refuses {group!r} as a consumer group") from error
     for kinds, reason, text in _REASONS:
         if isinstance(error, kinds):
-            return reason, text.format(
+            said = text.format(
                 error=detail,
                 brokers=", ".join(brokers),
                 group=group,
                 subject=f"topic {_subject(error)}",
                 name=_subject(error),
             )
+            return Problem(reason, said)
     if isinstance(error, errors.KafkaTimeoutError | OSError) or getattr(error, "retriable", False):
         # aiokafka has tried again by itself until then.
-        return "BrokerUnreachable", f"no Kafka broker answers at {', '.join(brokers)}: {detail}"
-    return "KafkaError", f"{type(error).__name__}: {detail}"
+        where = f"no Kafka broker answers at {', '.join(brokers)}"
+        return Problem("BrokerUnreachable", f"{where}: {detail}")
+    return Problem("KafkaError", f"{type(error).__name__}: {detail}")
 
 
 def _subject(error: Exception) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from triggerhub.connector import Progress, Subscription
+from triggerhub.connector import Problem, Progress, Subscription
 from triggerhub.event import Event, Outcome
 from triggerhub.sentence import leaf
 from triggerhub.window import OffsetTracker, Window
@@ -161,7 +161,7 @@ class Replay:
             self._read[partition] = offset + 1
             await self._window.put(decode(record), settled, partition)
 
-    def _tell_registry(self, problem: tuple[str, str] | None) -> None:
+    def _tell_registry(self, problem: Problem | None) -> None:
         if problem is not None:
             self._subscription.report.disconnected(*problem)
 
@@ -205,12 +205,11 @@ class Replay:
             except (KafkaError, OSError) as error:
                 if isinstance(error, KafkaError) and not error.retriable:
                     raise
-                reason, text = self._explained(error)
-                self._subscription.report.disconnected(reason, text)
+                self._subscription.report.disconnected(*self._explained(error))
             else:
                 self._subscription.report.connected()
 
-    def _explained(self, error: Exception) -> tuple[str, str]:
+    def _explained(self, error: Exception) -> Problem:
         return explain(error, brokers=self._access.brokers, group=group_of(self._subscription))
 
     def _plain(self, error: BaseException) -> BaseException:
@@ -218,7 +217,7 @@ class Replay:
         first = leaf(error)
         if not isinstance(first, KafkaError | TimeoutError):
             return first
-        return ReplayError(self._explained(first)[1])
+        return ReplayError(self._explained(first).text)
 
 
 def _told(gone: dict[TopicPartition, int]) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from triggerhub.connector import Subscription
+from triggerhub.connector import Problem, Subscription
 from triggerhub.credentials import Contexts
 from triggerhub.event import Event
 from triggerhub_kafka.decode import Record, is_structured, origin, undecodable
@@ -48,7 +48,7 @@ Known = Mapping[int, Schema | str]
 """By id; a text: why there is none."""
 
 
-Tell = Callable[[tuple[str, str] | None], None]
+Tell = Callable[[Problem | None], None]
 """Is told the reason why the registry gives no schema, and a sentence; None: it does."""
 
 
@@ -136,7 +136,7 @@ async def learn(
         try:
             known = await schemas.of(records)
         except RegistryFault as fault:
-            tell((fault.reason, str(fault)))
+            tell(Problem(fault.reason, str(fault)))
         else:
             tell(None)
             return known if ours() else None

@@ -42,7 +42,7 @@ async def seek(subscription: Subscription[KafkaSource], access: Access) -> None:
     except CommitFailedError as error:
         raise SeekError(f"consumer group {group} still has members") from error
     except (KafkaError, TimeoutError) as error:
-        _, text = explain(error, brokers=access.brokers, group=group)
+        text = explain(error, brokers=access.brokers, group=group).text
         raise SeekError(text) from error
     finally:
         await consumer.close()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from triggerhub.connector import Report
-from triggerhub_kinesis.problems import Problem
+from triggerhub.connector import Problem, Report, Telling
 
 _LASTS = 10.0
 
@@ -14,14 +13,12 @@ class Health:
     """Turns what one listener learns into ``Report`` calls: the worst that holds, once."""
 
     def __init__(self, report: Report) -> None:
-        self._report = report
+        self._telling = Telling(report)
         self._begun = False
         self._wrong: dict[str, Problem] = {}
         self._lost: Problem | None = None
         self._slow: Problem | None = None
         self._throttled: dict[str, float] = {}
-        self._told: Problem | None = None
-        self._well = False
 
     def begun(self) -> None:
         """Every shard has a place: what comes from now on will be seen."""
@@ -60,13 +57,6 @@ class Health:
 
     def _tell(self) -> None:
         if self._wrong:
-            problem = self._wrong[min(self._wrong)]
-            # Reasons alone are compared: texts carry details that vary with each try.
-            if self._well or self._told is None or problem.reason != self._told.reason:
-                self._well, self._told = False, problem
-                self._report.disconnected(problem.reason, problem.text)
+            self._telling.wrong(self._wrong[min(self._wrong)])
         elif self._begun:
-            note = self._lost or self._slow
-            if not self._well or note != self._told:
-                self._well, self._told = True, note
-                self._report.connected(*(note or ()))
+            self._telling.well(self._lost or self._slow)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from triggerhub.connector import Position, PositionConflict, Subscription
+from triggerhub.connector import Position, PositionConflict, Problem, Subscription
 from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
@@ -17,7 +17,7 @@ from triggerhub_kinesis.holdings import ClaimsLost, Holdings
 from triggerhub_kinesis.losses import Lost, told
 from triggerhub_kinesis.pace import Paces
 from triggerhub_kinesis.places import ENDED, MARKER, SHARD, Place, read_place
-from triggerhub_kinesis.problems import Problem, explain, not_active
+from triggerhub_kinesis.problems import explain, not_active
 from triggerhub_kinesis.reader import PROBLEMS, Reader, Source
 from triggerhub_kinesis.sharing import Members, preferred, quota
 from triggerhub_kinesis.source import KinesisSource

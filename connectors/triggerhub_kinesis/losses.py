@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from triggerhub_kinesis.problems import Problem
+from triggerhub.connector import Problem
 
 _SHOWN_FOR = 24 * 3600
 """Seconds: as long as ``why`` knows of a delivery; a morning after is within it."""

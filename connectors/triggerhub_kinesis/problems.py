@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from botocore import exceptions as aws
 
-
-class Problem(NamedTuple):
-    """A reason in CamelCase and a sentence."""
-
-    reason: str
-    text: str
-
+from triggerhub.connector import Problem
 
 _AWAY = (
     aws.HTTPClientError,

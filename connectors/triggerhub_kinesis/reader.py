@@ -12,6 +12,7 @@ from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from triggerhub.connector import Problem
 from triggerhub.event import Event, Outcome
 from triggerhub.fields import parse_time
 from triggerhub.window import OffsetTracker, Window
@@ -29,7 +30,7 @@ from triggerhub_kinesis.places import (
     Place,
     at_time,
 )
-from triggerhub_kinesis.problems import Problem, code, is_away, is_throttled
+from triggerhub_kinesis.problems import code, is_away, is_throttled
 from triggerhub_kinesis.source import KinesisSource
 from triggerhub_kinesis.stream import Batch, Stream
 

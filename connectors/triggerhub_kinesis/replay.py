@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
-from triggerhub.connector import Progress, Subscription
+from triggerhub.connector import Problem, Progress, Subscription
 from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
@@ -16,7 +16,7 @@ from triggerhub_kinesis.decode import Record
 from triggerhub_kinesis.health import Health
 from triggerhub_kinesis.pace import Pace, Paces
 from triggerhub_kinesis.places import ENDED, Place, rfc3339
-from triggerhub_kinesis.problems import Problem, explain
+from triggerhub_kinesis.problems import explain
 from triggerhub_kinesis.reader import PROBLEMS, Reader, Source
 from triggerhub_kinesis.source import KinesisSource
 from triggerhub_kinesis.spans import Span, find_spans, say_places

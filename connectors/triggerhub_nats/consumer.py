@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from triggerhub.connector import Subscription
+from triggerhub.connector import Problem, Subscription
 from triggerhub.nats.client import Client, Refusal
-from triggerhub.nats.problems import Problem
 from triggerhub_nats.notes import NOTHING, Done, Note, described, read_note
 from triggerhub_nats.source import NATSSource, Seek
 from triggerhub_nats.starts import filters, from_sequence, sequence_of, start_at

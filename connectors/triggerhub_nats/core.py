@@ -15,16 +15,16 @@ from uuid import uuid4
 import nats.errors
 from nats.aio.msg import Msg
 
-from triggerhub.connector import InboxFull, Subscription
+from triggerhub.connector import InboxFull, Problem, Subscription, Telling
 from triggerhub.event import Event, Outcome, Request
 from triggerhub.nats.client import Client, heed
 from triggerhub.nats.connection import Connection
-from triggerhub.nats.problems import Problem, explain_core
+from triggerhub.nats.problems import explain_core
 from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_nats.answers import Answers, answer_of
 from triggerhub_nats.decode import Place, event_of
-from triggerhub_nats.health import Health, reached
+from triggerhub_nats.reaching import reached
 from triggerhub_nats.source import KeyHeader, NATSSource
 
 log = logging.getLogger("triggerhub.nats")
@@ -61,7 +61,7 @@ class CoreListener:
         self._connection = connection
         self._queue = source.queue or f"triggerhub.{subscription.name}"
         self._by = source.key.header.lower() if isinstance(source.key, KeyHeader) else None
-        self._health = Health(subscription.report)
+        self._telling = Telling(subscription.report)
         self._answers = Answers(connection)
         self._come: deque[tuple[Event, int]] = deque()
         self._size = 0
@@ -98,7 +98,7 @@ class CoreListener:
         made: list[Any] = []
         try:
             while True:
-                client = await reached(self._connection, self._health)
+                client = await reached(self._connection, self._telling)
                 made.clear()
                 try:
                     for subject in self._subscription.source.subject_names:
@@ -107,7 +107,7 @@ class CoreListener:
                     await self._watch(client)
                 except (nats.errors.Error, OSError) as error:
                     if not client.gone:
-                        self._health.wrong(explain_core(error))
+                        self._telling.wrong(explain_core(error))
                         for one in made:
                             await heed(one.unsubscribe())
                         await asyncio.sleep(_TRY_EVERY)
@@ -119,9 +119,9 @@ class CoreListener:
         loop = asyncio.get_running_loop()
         while not client.gone:
             if self._unkept is not None:
-                self._health.wrong(self._unkept)
+                self._telling.wrong(self._unkept)
             elif loop.time() - self._last_drop < _TELL_OF_DROPS:
-                self._health.well(Problem(
+                self._telling.well(Problem(
                     "SlowConsumer",
                     f"{self._dropped} messages were dropped so far: more come than the function "
                     f"takes, and {MOST_WAITING} messages or {MOST_BYTES >> 20} MiB already wait. "
@@ -129,7 +129,7 @@ class CoreListener:
                 ))  # fmt: skip
             else:
                 durable = self._subscription.source.inboxed
-                self._health.well(_KEPT if durable else _AT_MOST_ONCE)
+                self._telling.well(_KEPT if durable else _AT_MOST_ONCE)
             self._subscription.report.lag(len(self._come))
             try:
                 async with asyncio.timeout(_LOOK_EVERY):

@@ -11,7 +11,7 @@ from typing import Any
 import nats.errors
 from nats.aio.msg import Msg
 
-from triggerhub.connector import Subscription
+from triggerhub.connector import Subscription, Telling
 from triggerhub.event import Event, Outcome, Settled
 from triggerhub.nats.client import Client, heed
 from triggerhub.nats.connection import Connection
@@ -20,9 +20,9 @@ from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_nats.consumer import Consumer, Unusable, bind, look
 from triggerhub_nats.decode import ack_of, stream_event
-from triggerhub_nats.health import Health, reached
 from triggerhub_nats.held import ACK, TERM, Held, Key, confirmed
 from triggerhub_nats.pull import Forgotten, Pull
+from triggerhub_nats.reaching import reached
 from triggerhub_nats.source import NATSSource
 
 log = logging.getLogger("triggerhub.nats")
@@ -49,7 +49,7 @@ class JetStreamListener:
         self._stream = source.stream
         self._by = source.order_header
         self._confirm = source.confirm_acks
-        self._health = Health(subscription.report)
+        self._telling = Telling(subscription.report)
         self._held = Held()
         self._consumer: Consumer | None = None
         self._awaited = False
@@ -84,7 +84,7 @@ class JetStreamListener:
     async def _follow(self) -> None:
         """From connection to connection."""
         while True:
-            client = await reached(self._connection, self._health)
+            client = await reached(self._connection, self._telling)
             client.wakes.add(self._news)
             try:
                 self._inbox = client.new_inbox()
@@ -106,7 +106,7 @@ class JetStreamListener:
         try:
             consumer = await bind(client, self._subscription, self._consumer, awaited=self._awaited)
         except Unusable as unusable:
-            self._health.wrong(unusable.problem)
+            self._telling.wrong(unusable.problem)
             await self._rest(client)
             return
         except _PROBLEMS as error:
@@ -120,7 +120,7 @@ class JetStreamListener:
         in_flight = self._subscription.in_flight
         pull = Pull(client, consumer, f"{self._inbox}.pull", (1 + _AHEAD) * in_flight)
         self._pull = pull
-        self._health.well()
+        self._telling.well()
         self._subscription.report.lag(consumer.waiting)
         if (told := consumer.note.told) is not None:
             self._subscription.report.sought(told)
@@ -181,7 +181,7 @@ class JetStreamListener:
     def _problem(self, error: Exception) -> None:
         problem = explain_jetstream(error, self._stream)
         self._awaited = self._awaited or problem.reason == "StreamNotFound"
-        self._health.wrong(problem)
+        self._telling.wrong(problem)
 
     async def _rest(self, client: Client, seconds: float = _TRY_EVERY) -> None:
         """Before another try."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
-from triggerhub.connector import Progress, Subscription
+from triggerhub.connector import Progress, Subscription, Telling
 from triggerhub.event import Event, Outcome
 from triggerhub.nats.client import Client
 from triggerhub.nats.connection import Connection
@@ -21,8 +21,8 @@ from triggerhub.sentence import leaf
 from triggerhub.window import OffsetTracker, Window
 from triggerhub_nats.consumer import Consumer, find
 from triggerhub_nats.decode import ack_of, stream_event
-from triggerhub_nats.health import Health, reached
 from triggerhub_nats.pull import Forgotten, Pull
+from triggerhub_nats.reaching import reached
 from triggerhub_nats.source import NATSSource, Start
 from triggerhub_nats.starts import filters, from_sequence, passing_consumer, sequence_of
 from triggerhub_nats.writing import PROBLEMS
@@ -72,7 +72,7 @@ class Replay:
         self._progress = progress
         self._stream = source.stream
         self._by = source.order_header
-        self._health = Health(subscription.report)
+        self._telling = Telling(subscription.report)
         self._window = Window(subscription)
         self._tracker = OffsetTracker()
         self._span = _Span(0, 0, 0)
@@ -86,7 +86,7 @@ class Replay:
         """Until all is settled. Raises ReplayError, ListenError, ValueError, and what ``emit``
         raises."""
         begin, end = _place(since), None if until is None else _place(until)
-        client = await reached(self._connection, self._health)
+        client = await reached(self._connection, self._telling)
         try:
             await self._find(client, begin, end)
         except PROBLEMS as error:
@@ -130,7 +130,7 @@ class Replay:
         """From connection to connection."""
         span = self._span
         while span.next < span.end:
-            client = await reached(self._connection, self._health)
+            client = await reached(self._connection, self._telling)
             client.wakes.add(self._news)
             taker: Any = None
             name = ""
@@ -146,7 +146,7 @@ class Replay:
                     span.next = span.end
                     break
                 self._pull = Pull(client, _passing(self._stream, name), inbox, _AHEAD)
-                self._health.well()
+                self._telling.well()
                 await self._read(client, self._pull, name)
             except Forgotten:
                 await asyncio.sleep(_PAUSE)  # another consumer takes over
@@ -208,7 +208,7 @@ class Replay:
         problem = explain_jetstream(error, self._stream)
         if problem.reason in _GIVE_UP:
             raise ReplayError(problem.text) from error
-        self._health.wrong(problem)
+        self._telling.wrong(problem)
         await asyncio.sleep(_TRY_EVERY)
 
     async def _leave(self, client: Client, taker: Any, name: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from triggerhub.connector import Subscription
+from triggerhub.connector import Problem, Subscription
 from triggerhub.nats.client import Client, Refusal
-from triggerhub.nats.problems import Problem, explain_jetstream
+from triggerhub.nats.problems import explain_jetstream
 from triggerhub_nats.consumer import Unusable, bind, delete, durable_of, find, note_of
 from triggerhub_nats.source import NATSSource
 from triggerhub_nats.writing import PROBLEMS

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from triggerhub.connector import Installation
+from triggerhub.connector import Installation, Problem
 from triggerhub.event import Event
 from triggerhub.testing.fakes import RecordingReport, subscription
 from triggerhub_kafka import KafkaConnector, KafkaSource
@@ -419,7 +419,7 @@ def test_brokers_that_answer_do_not_hide_a_registry_that_does_not() -> None:
     report = RecordingReport()
     health = Health(report, ["k:1"], "g", 5.0)
     health.joined()
-    health.registry(("SchemaRegistryUnreachable", "no schema"))
+    health.registry(Problem("SchemaRegistryUnreachable", "no schema"))
     health.back(True, {})
     assert report.said == ["Connected", "SchemaRegistryUnreachable"]
     health.away("no answer")

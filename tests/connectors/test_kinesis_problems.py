@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from botocore import exceptions as aws
 
+from triggerhub.connector import Problem
 from triggerhub_kinesis import problems
-from triggerhub_kinesis.problems import Problem
 
 ENDPOINT = "https://kinesis.eu-central-1.amazonaws.com"
 

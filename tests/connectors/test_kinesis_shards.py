@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triggerhub.connector import Problem
 from triggerhub.testing.fakes import MemoryPositions, MemoryStore, RecordingReport
 from triggerhub_kinesis.client import Access
 from triggerhub_kinesis.health import Health
 from triggerhub_kinesis.losses import Lost, told
 from triggerhub_kinesis.pace import Paces, Room, rest, retry
 from triggerhub_kinesis.places import AFTER, Begun, Place, at_time, read_begun, read_place
-from triggerhub_kinesis.problems import Problem
 from triggerhub_kinesis.sharing import MEMBER, Members, preferred, quota
 from triggerhub_kinesis.stream import Shard, childless, in_order, may_be_read
 

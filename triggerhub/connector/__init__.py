@@ -51,6 +51,7 @@ from triggerhub.connector.subscription import (
     alone,
     at_once,
 )
+from triggerhub.connector.telling import Problem, Telling
 
 __all__ = [
     "Cleaner",
@@ -73,6 +74,7 @@ __all__ = [
     "Position",
     "PositionConflict",
     "Positions",
+    "Problem",
     "Progress",
     "Reference",
     "Replayer",
@@ -86,6 +88,7 @@ __all__ = [
     "SpecError",
     "Subscription",
     "Taken",
+    "Telling",
     "Unreadable",
     "Upcoming",
     "alone",

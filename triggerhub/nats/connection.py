@@ -11,9 +11,10 @@ from types import TracebackType
 
 import nats.errors
 
+from triggerhub.connector import Problem
 from triggerhub.nats.access import Access
 from triggerhub.nats.client import Client
-from triggerhub.nats.problems import Problem, explain
+from triggerhub.nats.problems import explain
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import NamedTuple
 
 import nats.errors
 
+from triggerhub.connector import Problem
 from triggerhub.nats.client import Denied, HungUp, NotEncrypted, Refusal
-
-
-class Problem(NamedTuple):
-    """A reason in CamelCase and a sentence."""
-
-    reason: str
-    text: str
-
 
 _LOGIN = ("authorization violation", "authentication", "account", "user ")
 _STREAM_NOT_FOUND = 10059

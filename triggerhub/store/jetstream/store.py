@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from triggerhub.connector import Problem
 from triggerhub.nats.client import Client
 from triggerhub.nats.connection import Connection
-from triggerhub.nats.problems import Problem
 from triggerhub.store.jetstream.inbox import JetStreamInbox, count
 from triggerhub.store.jetstream.journal import JetStreamJournal
 from triggerhub.store.jetstream.letters import JetStreamDeadLetters
