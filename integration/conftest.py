@@ -38,6 +38,20 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
         yield server
 
 
+@pytest.fixture
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A broker of the test's own, started, that it may kill."""
+    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
+        yield server
+
+
+@pytest.fixture
+def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A server of the test's own, started, that it may kill."""
+    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def kinesis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kinesis]:
     """A Kinesis endpoint, started."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import nats.errors
 from nats.js.errors import Error as JetStreamError
@@ -39,6 +42,15 @@ class NatsCluster:
         for node in self.nodes.values():
             node.start()
         eventually(self._replicates, "leader of JetStream")
+
+    @contextmanager
+    def started(self) -> Iterator[Self]:
+        """They run while the block does."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         for node in self.nodes.values():

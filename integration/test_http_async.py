@@ -14,8 +14,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from integration.function import ACCEPT, Answer, Call, answering, reply
 from integration.hub import Hub, function, running, trigger
 from integration.nats_servers import Nats
@@ -177,18 +175,11 @@ def test_a_repeat_is_one_event_and_a_caller_may_wait_for_its_outcome(tmp_path: P
         assert letter["reason"] == "Rejected"
 
 
-@pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started: what a store leaves in it is in nobody's way."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
-
-
 def test_of_two_hubs_on_one_store_the_other_delivers_what_a_killed_one_had_accepted(
-    own: Nats, tmp_path: Path
+    own_nats: Nats, tmp_path: Path
 ) -> None:
     accepted: list[str] = []
-    store = ("--store", f"nats://{own.server}")
+    store = ("--store", f"nats://{own_nats.server}")
     with (
         answering(lambda call: reply(200, after=0.01)) as handle,
         running(tmp_path / "one", *store, start=False) as one,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any
@@ -33,17 +33,6 @@ async def orders(kafka: Kafka, topic: str) -> str:
     """A topic with one partition."""
     await tools.create_topic(kafka.broker, topic)
     return topic
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker of the test's own, not started, that it may kill."""
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        yield server
-    finally:
-        server.resume()
-        server.stop()
 
 
 def source(kafka: Kafka, topic: str, start_from: Any = "Latest", **rest: Any) -> KafkaSource:
@@ -417,33 +406,31 @@ class TestTrouble:
                 await running.task
 
     async def test_a_broker_killed_and_restarted_is_reported_and_nothing_is_lost(
-        self, broken: Kafka, topic: str
+        self, own_kafka: Kafka, topic: str
     ) -> None:
-        broken.start()
-        await tools.create_topic(broken.broker, topic)
-        async with listen(broken, topic) as running:
+        await tools.create_topic(own_kafka.broker, topic)
+        async with listen(own_kafka, topic) as running:
             await running.connected()
-            await tools.produce(broken.broker, topic, [b"1"])
+            await tools.produce(own_kafka.broker, topic, [b"1"])
             await running.accepted(1)
-            broken.kill9()
+            own_kafka.kill9()
             await running.state("BrokerUnreachable", within=10.0)
-            broken.start()
+            own_kafka.start()
             await running.connected()
-            await tools.produce(broken.broker, topic, [b"2"])
+            await tools.produce(own_kafka.broker, topic, [b"2"])
             await eventually(lambda: b"2" in running.emit.data(), "the second event")
-            broken.kill9()
+            own_kafka.kill9()
             assert await running.stop() < 12.0
 
     async def test_a_broker_that_hangs_is_reported_within_ten_seconds(
-        self, broken: Kafka, topic: str
+        self, own_kafka: Kafka, topic: str
     ) -> None:
-        broken.start()
-        await tools.create_topic(broken.broker, topic)
-        async with listen(broken, topic) as running:
+        await tools.create_topic(own_kafka.broker, topic)
+        async with listen(own_kafka, topic) as running:
             await running.connected()
-            broken.pause()
+            own_kafka.pause()
             await running.state("BrokerUnreachable", within=10.0)
-            broken.resume()
+            own_kafka.resume()
             await running.connected()
 
     async def test_a_topic_that_is_deleted_is_reported_and_not_made_again(

@@ -40,14 +40,9 @@ def network() -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, network: Proxy) -> Iterator[Kafka]:
     """A broker of this module's own, for what would harm the others' tests."""
-    kafka = Kafka(tmp_path_factory.mktemp("kafka"), proxied=network.port)
-    try:
-        kafka.start()
+    with Kafka(tmp_path_factory.mktemp("kafka"), proxied=network.port).started() as kafka:
         network.to(kafka.at("PROXIED"))
         yield kafka
-    finally:
-        kafka.resume()
-        kafka.stop()
 
 
 @pytest.fixture
@@ -180,32 +175,29 @@ def test_deliveries_of_20_seconds_keep_the_group_and_large_records_stay_at_the_b
 
 def test_disks_that_are_full_lose_nothing(tmp_path: Path) -> None:
     (tmp_path / "kafka").mkdir()
-    with small_disk(tmp_path / "one") as one, small_disk(tmp_path / "two") as two:
-        kafka = Kafka(tmp_path / "kafka", disks=[one, two])
-        kafka.start()
-        try:
-            with story(tmp_path / "hub", kafka.broker, slow, partitions=1, size=4096) as told:
-                with under_load(told):
-                    before = told.committed()
-                    # Kafka puts the next partition where there are fewer: the groups' offsets and
-                    # the records are on different disks.
-                    groups, records = (
-                        (one, two) if (one / "__consumer_offsets-0").exists() else (two, one)
-                    )
-                    assert (records / f"{told.stream.topic}-0").exists()
-                    fill(groups)
-                    told.flows(500)  # which nobody can commit
-                    told.says("False CoordinatorUnavailable", within=30)
-                    fill(records)
-                    # It ends itself when it cannot write to the last of its disks.
-                    eventually(lambda: not kafka.running(), "end of the broker")
-                    told.says("False BrokerUnreachable")
-                    for disk in (groups, records):
-                        (disk / "ballast").unlink()
-                    kafka.start()
-                    told.says("True Ready", within=40)
-                    unsure = told.beyond(before)
-                    told.flows()
-                told.ends_well(unsure)
-        finally:
-            kafka.stop()
+    with (
+        small_disk(tmp_path / "one") as one,
+        small_disk(tmp_path / "two") as two,
+        Kafka(tmp_path / "kafka", disks=[one, two]).started() as kafka,
+        story(tmp_path / "hub", kafka.broker, slow, partitions=1, size=4096) as told,
+    ):
+        with under_load(told):
+            before = told.committed()
+            # Kafka puts the next partition where there are fewer: the groups' offsets and
+            # the records are on different disks.
+            groups, records = (one, two) if (one / "__consumer_offsets-0").exists() else (two, one)
+            assert (records / f"{told.stream.topic}-0").exists()
+            fill(groups)
+            told.flows(500)  # which nobody can commit
+            told.says("False CoordinatorUnavailable", within=30)
+            fill(records)
+            # It ends itself when it cannot write to the last of its disks.
+            eventually(lambda: not kafka.running(), "end of the broker")
+            told.says("False BrokerUnreachable")
+            for disk in (groups, records):
+                (disk / "ballast").unlink()
+            kafka.start()
+            told.says("True Ready", within=40)
+            unsure = told.beyond(before)
+            told.flows()
+        told.ends_well(unsure)

@@ -69,12 +69,8 @@ async def test_a_coordinator_that_is_away_is_named_and_records_go_on(tmp_path: P
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    broker = Guarded(tmp_path_factory.mktemp("guarded"))
-    try:
-        broker.start()
+    with Guarded(tmp_path_factory.mktemp("guarded")).started() as broker:
         yield broker
-    finally:
-        broker.stop()
 
 
 def guest(broker: Guarded, topic: str) -> dict[str, Any]:

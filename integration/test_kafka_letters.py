@@ -8,7 +8,6 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,6 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def dead(kafka: Kafka) -> str:
     """A topic for dead letters."""
     return made(kafka.broker, "dead")
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker of the test's own that it may kill."""
-    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
-        yield server
 
 
 def made(broker: str, name: str, partitions: int = 1) -> str:
@@ -256,10 +248,10 @@ def test_a_hub_that_is_killed_while_it_lays_letters_down_loses_none(
 
 
 def test_a_broker_that_goes_away_holds_letters_up_and_gets_each_once(
-    broken: Kafka, tmp_path: Path
+    own_kafka: Kafka, tmp_path: Path
 ) -> None:
-    stream = Stream(broken.broker, keys=8, partitions=1)
-    dead = made(broken.broker, "dead")
+    stream = Stream(own_kafka.broker, keys=8, partitions=1)
+    dead = made(own_kafka.broker, "dead")
     stream.send(8)
     slow = reply(422, after=2.0)
     with answering(lambda call: slow) as target, running(tmp_path, start=False) as hub:
@@ -267,13 +259,13 @@ def test_a_broker_that_goes_away_holds_letters_up_and_gets_each_once(
         hub.write("t.yaml", kafka_trigger(stream, dead, retry=RETRY))
         hub.start()
         hub.wait(lambda: target.under_way == 8, "deliveries")
-        broken.kill9()
+        own_kafka.kill9()
         problem = partial(hub.condition, "orders")
         hub.wait(lambda: problem().startswith("False"), "a condition")
-        broken.start()
+        own_kafka.start()
         hub.wait(lambda: stream.committed("orders") == {0: 8}, "commit", 90)
         hub.wait(lambda: problem() == "True Ready", "readiness", 60)
-    found = asyncio.run(tools.records(broken.broker, dead, 9, within=3))
+    found = asyncio.run(tools.records(own_kafka.broker, dead, 9, within=3))
     assert {r.value for r in found} == set(stream.sent.values())
     assert len(found) <= 16
     print(f"8 events, {len(found)} records, {len(target.calls)} attempts")
@@ -418,10 +410,10 @@ def test_what_waits_for_its_answer_when_the_hub_stops_is_given_back_and_comes_ag
 
 
 def test_a_broker_that_restarts_between_answer_and_reply_loses_no_reply(
-    broken: Kafka, tmp_path: Path
+    own_kafka: Kafka, tmp_path: Path
 ) -> None:
-    stream = Stream(broken.broker, keys=8, partitions=1)
-    answers = made(broken.broker, "answers")
+    stream = Stream(own_kafka.broker, keys=8, partitions=1)
+    answers = made(own_kafka.broker, "answers")
     stream.send(16)
 
     def script(call: Call) -> Answer:
@@ -432,13 +424,13 @@ def test_a_broker_that_restarts_between_answer_and_reply_loses_no_reply(
         hub.write("t.yaml", kafka_trigger(stream, reply=answers, retry=RETRY))
         hub.start()
         hub.wait(lambda: target.under_way == 8, "deliveries")
-        broken.kill9()
+        own_kafka.kill9()
         hub.wait(lambda: len(target.accepted) == 8, "answers")
         hub.wait(lambda: hub.condition("orders").startswith("False"), "a condition")
-        broken.start()
+        own_kafka.start()
         hub.wait(lambda: stream.committed("orders") == {0: 16}, "commit", 120)
         hub.wait(lambda: hub.condition("orders") == "True Ready", "readiness", 60)
-    found = asyncio.run(tools.records(broken.broker, answers, 100, within=3))
+    found = asyncio.run(tools.records(own_kafka.broker, answers, 100, within=3))
     assert {r.value for r in found} == {b"re " + value for value in stream.sent.values()}
     firsts: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
     for record in found:

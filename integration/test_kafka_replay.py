@@ -265,9 +265,7 @@ async def test_a_topic_that_is_not_there_or_goes_ends_it(kafka: Kafka, topic: st
 async def test_brokers_that_are_away_are_waited_for_and_told(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        server.start()
+    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
         await tools.create_topic(server.broker, "t")
         await tools.produce(server.broker, "t", [b"%d" % n for n in range(3000)])
         gate = asyncio.Event()
@@ -285,8 +283,6 @@ async def test_brokers_that_are_away_are_waited_for_and_told(
         gate.set()
         await asyncio.wait_for(replaying, 60)
         assert len(run.emit.accepted) == 3000
-    finally:
-        server.stop()
     nobody = Run(server, "t")
     with pytest.raises(ReplayError, match="no Kafka broker answers"):
         await nobody("Earliest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -38,13 +38,6 @@ async def dead(kafka: Kafka) -> str:
     name = f"dead-{uuid4().hex[:8]}"
     await tools.create_topic(kafka.broker, name)
     return name
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker of the test's own that it may stop."""
-    with Kafka(tmp_path_factory.mktemp("kafka")).started() as server:
-        yield server
 
 
 def secret(key: str) -> dict[str, Any]:
@@ -123,22 +116,22 @@ async def test_a_producer_that_nobody_uses_is_closed_and_another_opened_when_it_
 
 
 async def test_what_is_under_way_is_waited_for_and_never_written_twice(
-    connector: KafkaConnector, broken: Kafka
+    connector: KafkaConnector, own_kafka: Kafka
 ) -> None:
-    await tools.create_topic(broken.broker, "dead")
-    to, sub = TopicForLetters(topic="dead"), bound(broken.broker)
+    await tools.create_topic(own_kafka.broker, "dead")
+    to, sub = TopicForLetters(topic="dead"), bound(own_kafka.broker)
     await connector.lay_down(sub, to, letter(0))
-    broken.pause()
+    own_kafka.pause()
     with pytest.raises(NotTaken) as told:
         await connector.lay_down(sub, to, letter(1))
     assert not told.value.refused
-    assert broken.broker in str(told.value)
+    assert own_kafka.broker in str(told.value)
     again = asyncio.create_task(connector.lay_down(sub, to, letter(1)))
     await asyncio.sleep(0)
-    broken.resume()
+    own_kafka.resume()
     assert (await again)["offset"] == "1"
     values = [dict(r.headers)["triggerhub-event-id"] for r in await tools.records(
-        broken.broker, "dead", 3, within=3
+        own_kafka.broker, "dead", 3, within=3
     )]  # fmt: skip
     assert values == [b"0:0", b"0:1"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,13 +23,6 @@ _numbers = iter(range(1_000_000))
 @pytest.fixture
 def subject() -> str:
     return f"core{next(_numbers)}"
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
 
 
 @asynccontextmanager
@@ -91,22 +84,22 @@ async def test_stopping_brings_what_came_to_its_end(nats: Nats, subject: str) ->
     assert running.emit.data() == [b"1", b"2", b"3", b"4"]
 
 
-async def test_what_came_outlives_the_connection(broken: Nats, subject: str) -> None:
+async def test_what_came_outlives_the_connection(own_nats: Nats, subject: str) -> None:
     gate = asyncio.Event()
 
     async def slow(event: Event) -> None:
         await gate.wait()
 
-    async with listen(broken, subject, handle=slow, in_flight=1) as running:
-        await publish(broken, subject, b"1", b"2", b"3")
+    async with listen(own_nats, subject, handle=slow, in_flight=1) as running:
+        await publish(own_nats, subject, b"1", b"2", b"3")
         await eventually(lambda: bool(running.emit.begun), "a delivery")
-        broken.kill9()
+        own_nats.kill9()
         await running.state("ServerUnreachable")
         gate.set()
         await running.accepted(3)
-        broken.start()
+        own_nats.start()
         await running.connected()
-        await publish(broken, subject, b"4")
+        await publish(own_nats, subject, b"4")
         await running.accepted(4)
     assert running.emit.data() == [b"1", b"2", b"3", b"4"]
 

@@ -201,23 +201,19 @@ def test_a_cluster_whose_leader_is_killed_under_load_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     cluster = NatsCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start()
-        with story(tmp_path, cluster, replicas=3) as told:
-            told.flow.send(100)
-            leads = partial(cluster.leader, told.flow.name)
-            with told.flow.flowing(per_second=50):
-                told.flows(50)
-                eventually(lambda: bool(leads()), "leader")
-                leader = leads()
-                cluster.nodes[leader].kill9()
-                eventually(lambda: leads() not in ("", leader), "another leader")
-                told.flows(100)
-                cluster.nodes[leader].start()
-                told.flows(50)
-            told.ends_well()
-    finally:
-        cluster.stop()
+    with cluster.started(), story(tmp_path, cluster, replicas=3) as told:
+        told.flow.send(100)
+        leads = partial(cluster.leader, told.flow.name)
+        with told.flow.flowing(per_second=50):
+            told.flows(50)
+            eventually(lambda: bool(leads()), "leader")
+            leader = leads()
+            cluster.nodes[leader].kill9()
+            eventually(lambda: leads() not in ("", leader), "another leader")
+            told.flows(100)
+            cluster.nodes[leader].start()
+            told.flows(50)
+        told.ends_well()
 
 
 def test_core_subjects_lose_what_passes_while_the_connection_is_down_and_nothing_else(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.request import urlopen
@@ -32,13 +32,6 @@ async def orders(nats: Nats, stream: str) -> str:
     """A stream that takes ``<its name>.>``."""
     await tools.create_stream(nats.server, stream, f"{stream}.>")
     return stream
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
 
 
 def listen(
@@ -314,9 +307,9 @@ class TestTrouble:
         assert running.emit.data() == [b"new 1"]
 
     async def test_a_server_that_is_killed_loses_nothing_and_brings_nothing_twice(
-        self, broken: Nats, stream: str
+        self, own_nats: Nats, stream: str
     ) -> None:
-        await tools.create_stream(broken.server, stream, f"{stream}.>")
+        await tools.create_stream(own_nats.server, stream, f"{stream}.>")
         gate = asyncio.Event()
 
         async def slow(event: Event) -> None:
@@ -324,50 +317,46 @@ class TestTrouble:
                 await gate.wait()
 
         for n in range(20):
-            await tools.publish(broken.server, f"{stream}.{n}", b"%d" % n)
-        async with listen(broken, stream, handle=slow) as running:
+            await tools.publish(own_nats.server, f"{stream}.{n}", b"%d" % n)
+        async with listen(own_nats, stream, handle=slow) as running:
             await running.accepted(19)
-            broken.kill9()
+            own_nats.kill9()
             await running.state("ServerUnreachable")
             gate.set()
             await running.accepted(20)
-            broken.start()
+            own_nats.start()
             await running.connected()
-            await tools.publish(broken.server, f"{stream}.x", b"after")
+            await tools.publish(own_nats.server, f"{stream}.x", b"after")
             await running.accepted(21)
-            await eventually_settled(broken, stream)
+            await eventually_settled(own_nats, stream)
         assert len(running.emit.begun) == 21
 
     async def test_a_server_that_answers_nothing_is_noticed(
-        self, broken: Nats, stream: str
+        self, own_nats: Nats, stream: str
     ) -> None:
-        await tools.create_stream(broken.server, stream, f"{stream}.>")
-        async with listen(broken, stream) as running:
+        await tools.create_stream(own_nats.server, stream, f"{stream}.>")
+        async with listen(own_nats, stream) as running:
             await running.connected()
-            broken.pause()
+            own_nats.pause()
             await running.state("ServerUnreachable", within=15)
-            broken.resume()
+            own_nats.resume()
             await running.connected()
-            await tools.publish(broken.server, f"{stream}.x", b"after")
+            await tools.publish(own_nats.server, f"{stream}.x", b"after")
             await running.accepted(1)
 
     async def test_a_server_without_jetstream_is_told(
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        server = Nats(tmp_path_factory.mktemp("nats"), jetstream=False)
-        server.start()
-        try:
+        with Nats(tmp_path_factory.mktemp("nats"), jetstream=False).started() as server:
             async with listen(server, "orders") as running:
                 await running.state("JetStreamUnavailable")
-        finally:
-            server.stop()
 
-    async def test_subscriptions_share_a_connection(self, broken: Nats, stream: str) -> None:
-        await tools.create_stream(broken.server, stream, f"{stream}.>")
-        source = NATSSource.model_validate({"servers": [broken.server], "stream": stream})
+    async def test_subscriptions_share_a_connection(self, own_nats: Nats, stream: str) -> None:
+        await tools.create_stream(own_nats.server, stream, f"{stream}.>")
+        source = NATSSource.model_validate({"servers": [own_nats.server], "stream": stream})
 
         def connections() -> int:
-            with urlopen(f"http://127.0.0.1:{broken.monitor}/connz", timeout=5) as answer:
+            with urlopen(f"http://127.0.0.1:{own_nats.monitor}/connz", timeout=5) as answer:
                 found: int = json.load(answer)["num_connections"]
                 return found
 

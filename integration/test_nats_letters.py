@@ -27,13 +27,9 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    server = Nats(tmp_path_factory.mktemp("nats"), "max_payload: 100000")
-    try:
-        server.start()
+    """A server of the test's own, started, that it may kill; it takes small messages."""
+    with Nats(tmp_path_factory.mktemp("nats"), "max_payload: 100000").started() as server:
         yield server
-    finally:
-        server.stop()
 
 
 def refuse(call: Call) -> Answer:

@@ -73,11 +73,7 @@ def test_a_store_with_replicas_says_that_its_servers_are_too_old(tmp_path: Path)
         async with JetStreamStore(url) as opened:
             await opened.inbox("a.b.c").put(Event(id="1", source="s", type="t"))
 
-    try:
-        cluster.start()
-        with capture_logs() as logs:
-            asyncio.run(use())
-    finally:
-        cluster.stop()
+    with cluster.started(), capture_logs() as logs:
+        asyncio.run(use())
     (told,) = [entry for entry in logs if entry["event"] == "store.servers_too_old"]
     assert told["found"] == "nats-server 2.9"

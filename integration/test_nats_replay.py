@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,12 +32,6 @@ _numbers = iter(range(1_000_000))
 async def orders(nats: Nats) -> str:
     """A stream of ten messages of two subjects: ``1`` to ``10``."""
     return await made(nats)
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
 
 
 async def made(nats: Nats) -> str:
@@ -158,26 +151,26 @@ async def test_a_stream_that_is_not_there_and_a_core_subject_cannot_be_replayed(
             await connector.replay(subscription(source), "All", None, Told())
 
 
-async def test_a_replay_goes_on_when_the_server_is_killed_in_its_midst(broken: Nats) -> None:
-    stream = await made(broken)
-    await tools.publish(broken.server, f"{stream}.a", *[b"x"] * 1990)
+async def test_a_replay_goes_on_when_the_server_is_killed_in_its_midst(own_nats: Nats) -> None:
+    stream = await made(own_nats)
+    await tools.publish(own_nats.server, f"{stream}.a", *[b"x"] * 1990)
     gate = asyncio.Event()
 
     async def slow(event: Event) -> None:
         if int(event.id) > 2:
             await gate.wait()
 
-    run = Run(broken, stream, slow)
+    run = Run(own_nats, stream, slow)
     async with asyncio.TaskGroup() as tasks:
         replaying = tasks.create_task(run("All"))
         await eventually(lambda: len(run.emit.accepted) >= 2, "its beginning")
-        broken.kill9()
+        own_nats.kill9()
         gate.set()
         await eventually(lambda: run.report.state == "ServerUnreachable", "a word")
-        broken.start()
+        own_nats.start()
     assert sorted(replaying.result().ids()) == list(range(1, 2001))
     assert run.told.marks[-1] == (2000, "2001")
-    assert await consumers(broken, stream) == []
+    assert await consumers(own_nats, stream) == []
 
 
 async def test_a_stream_that_is_deleted_ends_its_replay(nats: Nats) -> None:

@@ -56,12 +56,8 @@ def serving(folder: Path, **allowed: list[str]) -> Iterator[str]:
         permissions = f'{{ subscribe: ["_INBOX.>"], publish: [{listed}] }}'
         users.append(f"{{ user: {name}, password: p, permissions: {permissions} }}")
     settings = f"authorization {{ users: [{', '.join(users)}] }}\nno_auth_user: admin"
-    server = Nats(folder, settings)
-    server.start()
-    try:
+    with Nats(folder, settings).started() as server:
         yield server.server
-    finally:
-        server.stop()
 
 
 def bound(server: str, user: str, **fields: Any) -> Subscription[NATSSource]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,13 @@ Serve = Callable[..., Nats]
 @pytest.fixture
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts servers with settings."""
-    started: list[Nats] = []
+    with ExitStack() as started:
 
-    def start(settings: str, jetstream: bool = True) -> Nats:
-        server = Nats(tmp_path_factory.mktemp("nats"), settings, jetstream=jetstream)
-        started.append(server)
-        server.start()
-        return server
+        def start(settings: str, jetstream: bool = True) -> Nats:
+            server = Nats(tmp_path_factory.mktemp("nats"), settings, jetstream=jetstream)
+            return started.enter_context(server.started())
 
-    yield start
-    for server in started:
-        server.stop()
+        yield start
 
 
 @asynccontextmanager

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from integration.function import ACCEPT, Answer, Call, answering, hang, reply
 from integration.hub import function, running
@@ -18,13 +15,6 @@ from integration.nats_servers import Nats
 from integration.streams import accepted_at_least, firsts, in_order
 
 RETRY = {"initial": "10ms", "max": "100ms"}
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
 
 
 def by_subject(calls: list[Call]) -> list[Call]:
@@ -75,9 +65,9 @@ def test_a_hub_that_is_killed_again_and_again_loses_nothing(nats: Nats, tmp_path
 
 
 def test_a_server_that_is_killed_loses_nothing_and_keeps_the_order_of_keys(
-    broken: Nats, tmp_path: Path
+    own_nats: Nats, tmp_path: Path
 ) -> None:
-    flow = Flow(broken)
+    flow = Flow(own_nats)
     with answering(unreliable(2)) as target, running(tmp_path, start=False) as hub:
         hub.write("f.yaml", function("f", target.url))
         hub.write("t.yaml", flow.trigger("f", inFlight=16, retry={"attempts": 50} | RETRY))
@@ -86,11 +76,11 @@ def test_a_server_that_is_killed_loses_nothing_and_keeps_the_order_of_keys(
             for _ in range(2):
                 more = len(firsts(target.accepted)) + 50
                 hub.wait(partial(accepted_at_least, target, more), "flow", 40)
-                broken.kill9()
+                own_nats.kill9()
                 hub.wait(
                     lambda: hub.condition("orders") == "False ServerUnreachable", "its absence", 20
                 )
-                broken.start()
+                own_nats.start()
         hub.wait(lambda: hub.condition("orders") == "True Ready", "readiness", 20)
         hub.wait(lambda: flow.arrived(target), "delivery of every message", 60)
         hub.wait(lambda: flow.unsettled() == 0, "the last ack", 30)

@@ -16,8 +16,6 @@ from typing import Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
-import pytest
-
 from integration.function import ACCEPT, Function, answering, reply
 from integration.hub import Hub, function, running, trigger
 from integration.nats_servers import Nats
@@ -25,13 +23,6 @@ from integration.room import Room
 from integration.servers import eventually
 
 SECONDLY = {"schedule": "* * * * * *"}
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
 
 
 def url_of(nats: Nats) -> str:
@@ -244,11 +235,11 @@ def test_requests_that_one_hub_took_are_delivered_by_another_when_it_is_killed(
 
 
 def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by_itself(
-    tmp_path: Path, broken: Nats
+    tmp_path: Path, own_nats: Nats
 ) -> None:
     with (
         answering(lambda call: reply(400) if call.body == b"bad" else ACCEPT) as target,
-        running(tmp_path, "--store", url_of(broken), start=False) as hub,
+        running(tmp_path, "--store", url_of(own_nats), start=False) as hub,
     ):
         hub.write(
             "all.yaml",
@@ -256,7 +247,7 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
             trigger("CronTrigger", "tick", "handle", SECONDLY),
             trigger("HTTPTrigger", "ask", "handle", {"path": "/ask"}),
         )
-        broken.kill9()
+        own_nats.kill9()
         hub.start()
         hub.wait(lambda: hub.condition("ask") == "True Ready", "requests without a store")
         hub.wait(lambda: hub.condition("tick") == "False SourceFailed", "that the clock waits")
@@ -271,18 +262,18 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
         hub.wait(
             lambda: hub.condition("ask") == "False DeadLetterUnavailable", "that the letter waits"
         )
-        broken.start()
+        own_nats.start()
         hub.wait(lambda: hub.condition("tick") == "True Ready", "the clock", within=60)
         hub.wait(lambda: len(hub.letters()) == 1, "the letter", within=60)
         assert hub.request("GET", "/readyz") == (200, b"ready\n")
         assert hub.metric("triggerhub_store_available") == 1
         ticks = len(slots(target))
         hub.wait(lambda: len(slots(target)) > ticks + 2, "ticks", within=60)
-        broken.kill9()
+        own_nats.kill9()
         hub.wait(
             lambda: hub.condition("tick") == "False SourceFailed", "that it is away", within=60
         )
-        broken.start()
+        own_nats.start()
         hub.wait(lambda: hub.condition("tick") == "True Ready", "the clock", within=60)
         assert len(hub.letters()) == 1
         ticks = len(slots(target))
@@ -294,12 +285,12 @@ def test_what_needs_no_store_goes_on_while_it_is_away_and_the_rest_comes_back_by
 
 
 def test_a_login_of_the_store_is_in_the_environment_and_nowhere_else(
-    tmp_path: Path, broken: Nats
+    tmp_path: Path, own_nats: Nats
 ) -> None:
-    broken.stop()
-    broken.configure('authorization { user: "hub", password: "pa55-word" }')
-    broken.start()
-    url = url_of(broken)
+    own_nats.stop()
+    own_nats.configure('authorization { user: "hub", password: "pa55-word" }')
+    own_nats.start()
+    url = url_of(own_nats)
     password = tmp_path / "password"
     password.write_text("wrong-one\n")
     env = {"TRIGGERHUB_STORE": url, "TRIGGERHUB_STORE_USER": "hub",
@@ -330,7 +321,7 @@ def test_a_login_of_the_store_is_in_the_environment_and_nowhere_else(
         assert b"pa55-word" not in Path(f"/proc/{hub.pid}/cmdline").read_bytes()
         refused = subprocess.run(
             [sys.executable, "-m", "triggerhub", "run", "-f", str(tmp_path), "--data",
-             str(tmp_path / "other"), "--store", f"nats://hub:pa55-word@{broken.server}"],
+             str(tmp_path / "other"), "--store", f"nats://hub:pa55-word@{own_nats.server}"],
             capture_output=True, text=True, timeout=60, check=False, env=os.environ | env,
         )  # fmt: skip
         assert refused.returncode == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from integration import nats_tools as tools
 from integration.nats_cluster import NatsCluster
 from integration.nats_servers import Nats
 from integration.proxy import Proxy, proxy
-from tests.store.test_store_contract import _letter
+from tests.store import test_store_contract as contract
 from triggerhub.connector import InboxFull, Position, PositionConflict
 from triggerhub.event import Event
 from triggerhub.store.jetstream.store import JetStreamStore
@@ -28,14 +27,9 @@ EVERYTHING = Selection()
 
 
 def letter(size: int = 10, **fields: Any) -> DeadLetter:
-    return replace(_letter(event=Event(id="1", source="s", type="t", data=bytes(size))), **fields)
-
-
-@pytest.fixture
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A server of the test's own, started, that it may kill."""
-    with Nats(tmp_path_factory.mktemp("nats")).started() as server:
-        yield server
+    return replace(
+        contract._letter(event=Event(id="1", source="s", type="t", data=bytes(size))), **fields
+    )
 
 
 def refused(url: str, **options: Any) -> str:
@@ -91,9 +85,9 @@ class TestTrouble:
             assert await store.positions("a.b.c").load() == {}
 
     async def test_what_a_killed_server_had_confirmed_is_there_and_nothing_twice(
-        self, broken: Nats
+        self, own_nats: Nats
     ) -> None:
-        url = f"nats://{broken.server}?deadLetters=64Mi&inbox=64Mi"
+        url = f"nats://{own_nats.server}?deadLetters=64Mi&inbox=64Mi"
         stored: list[DeadLetter] = []
         done = asyncio.Event()
 
@@ -115,8 +109,8 @@ class TestTrouble:
                 async with asyncio.timeout(60):
                     while len(stored) < before + 20:
                         await asyncio.sleep(0.01)
-                await asyncio.to_thread(broken.kill9)
-                await asyncio.to_thread(broken.start)
+                await asyncio.to_thread(own_nats.kill9)
+                await asyncio.to_thread(own_nats.start)
             done.set()
             results = await asyncio.wait_for(asyncio.gather(*filling, return_exceptions=True), 60)
             # Of those that count together one wins each time.
@@ -138,7 +132,7 @@ class TestTrouble:
         done = asyncio.Event()
 
         async def work(store: JetStreamStore) -> None:
-            positions = store.positions("a.b.c")
+            positions = store.positions("a.b.d")
             while not done.is_set():
                 one = letter(2_000)
                 try:
@@ -158,6 +152,8 @@ class TestTrouble:
 
         async def story() -> None:
             async with JetStreamStore(url) as one, JetStreamStore(url) as two:
+                # While all is well, too: servers that replicate have words of their own for it.
+                await contract.TestPositions().test_of_many_at_once_one_wins_each_revision(one, two)
                 async with asyncio.TaskGroup() as tasks:
                     for store in (one, two):
                         tasks.create_task(work(store))
@@ -174,7 +170,7 @@ class TestTrouble:
                     done.set()
                 found = await one.dead_letters.list(EVERYTHING, limit=100_000)
                 assert {each.id for each in stored} <= {each.id for each in found}
-                count = int((await two.positions("a.b.c").load())["n"].value)
+                count = int((await two.positions("a.b.d").load())["n"].value)
                 assert raised[0] <= count <= raised[0] + unsure[0]
 
         async def more(number: int) -> None:
@@ -183,13 +179,9 @@ class TestTrouble:
                 while raised[0] < before + number:
                     await asyncio.sleep(0.01)
 
-        try:
-            cluster.start()
-            with capture_logs() as logs:
-                asyncio.run(story())
-            assert "store.servers_too_old" not in {entry["event"] for entry in logs}
-        finally:
-            cluster.stop()
+        with cluster.started(), capture_logs() as logs:
+            asyncio.run(story())
+        assert "store.servers_too_old" not in {entry["event"] for entry in logs}
 
     def test_servers_that_answer_nothing_are_told_of_within_seconds(
         self, nats: Nats, url: str
@@ -337,12 +329,8 @@ class TestConfiguration:
         assert f"stream KV_{prefix}-positions does not exist" in refused(url, read_only=True)
 
     def test_a_server_without_jetstream_is_told(self, tmp_path: Path) -> None:
-        server = Nats(tmp_path, jetstream=False)
-        server.start()
-        try:
+        with Nats(tmp_path, jetstream=False).started() as server:
             said = refused(f"nats://{server.server}")
-        finally:
-            server.stop()
         assert "the servers have no JetStream for this account" in said
 
     def test_an_account_needs_what_the_documents_say(self, tmp_path: Path) -> None:
@@ -355,7 +343,6 @@ class TestConfiguration:
               { user: less, password: pw, permissions: {
                 publish: ["$JS.API.STREAM.INFO.>"], subscribe: ["_INBOX.>"] } }] }""",
         )
-        server.start()
         url = f"nats://{server.server}?prefix=shop&deadLetters=64Mi&inbox=64Mi"
         environ = {"TRIGGERHUB_STORE_USER": "hub", "TRIGGERHUB_STORE_PASSWORD": "pw"}
 
@@ -369,12 +356,10 @@ class TestConfiguration:
                 await store.inbox("a.b.c").remove([put.number])
                 assert await store.journal.find("1") == []
 
-        try:
+        with server.started():
             less = environ | {"TRIGGERHUB_STORE_USER": "less"}
             assert "stream.create" in refused(url, environ=less)
             asyncio.run(use())
-        finally:
-            server.stop()
 
     def test_mutual_tls_and_a_token_by_the_environment(self, tmp_path: Path) -> None:
         authority, own = trustme.CA(), tmp_path / "server.pem"
@@ -400,13 +385,10 @@ class TestConfiguration:
             async with JetStreamStore(url, environ=environ) as store:
                 await store.dead_letters.add(letter())
 
-        server.start()
-        try:
+        with server.started():
             asyncio.run(use())
             others = environ | {"TRIGGERHUB_STORE_TOKEN": "open"}
             assert "refuses the login" in refused(url, environ=others)
             strange = environ | {"TRIGGERHUB_STORE_CA": trustme.CA().cert_pem.bytes().decode()}
             del strange["TRIGGERHUB_STORE_CA_FILE"]
             assert "certificate is refused" in refused(url, environ=strange)
-        finally:
-            server.stop()
