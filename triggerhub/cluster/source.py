@@ -98,10 +98,6 @@ class KubernetesSource:
         """The last that was made."""
         return self._last
 
-    def settled(self) -> bool:
-        """The first snapshot was made."""
-        return self._last is not None
-
     def problems(self) -> list[str]:
         """What keeps the picture from being whole, a sentence each."""
         lacking = [r for r in self._objects.values() if r.state is not Sync.SYNCED]
