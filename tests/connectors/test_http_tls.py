@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,8 +68,12 @@ def client_context(pair: trustme.LeafCert | None = None) -> ssl.SSLContext:
     return context
 
 
-async def client(rig: Rig, pair: trustme.LeafCert | None = None) -> Client:
+async def client(
+    rig: Rig, pair: trustme.LeafCert | None = None, speaks: Sequence[str] = ()
+) -> Client:
     port, context = rig.connector.port, client_context(pair)
+    if speaks:
+        context.set_alpn_protocols(speaks)
     made = Client(*await asyncio.open_connection("localhost", port, ssl=context))
     rig.clients.append(made)
     return made
@@ -209,6 +213,22 @@ async def test_a_handshake_has_a_time_limit_and_does_not_hold_up_the_end(tmp_pat
         plain = await rig.client()
         plain.send("\x16\x03\x01")
         await renewed(rig, "one")
+
+
+@on_both_loops
+async def test_a_client_that_can_http_2_gets_http_1_1_and_one_that_insists_a_400(
+    tmp_path: Path,
+) -> None:
+    async with secured(tmp_path) as rig:
+        await rig.serve()
+        one = await client(rig, speaks=["h2", "http/1.1"])
+        assert one.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        one.send(get())
+        assert (await one.reply())[0] == 200
+        one = await client(rig, speaks=["h2"])
+        one.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0")
+        assert (await one.reply())[0] == 400
+        assert await one.closed()
 
 
 @on_both_loops
