@@ -99,11 +99,25 @@ class JWT(SourceModel):
     )
 
 
+def _nowhere(addresses: Addresses) -> str:
+    if addresses.allow is not None or addresses.trusted_proxies:
+        return ""
+    return "found none of allow, trustedProxies, expected at least one"
+
+
 class Addresses(SourceModel):
     """From where."""
 
-    allow: Annotated[list[Network], Field(min_length=1, max_length=256)] = Field(
-        description="Addresses and networks that may call."
+    field_rules = (
+        Rule(
+            "has(self.allow) || size(self.trustedProxies) > 0",
+            "expected at least one of allow, trustedProxies",
+            _nowhere,
+        ),
+    )
+
+    allow: Annotated[list[Network], Field(min_length=1, max_length=256)] | None = Field(
+        default=None, description="Addresses and networks that may call. Default: all."
     )
     trusted_proxies: Networks = Field(
         default=[],

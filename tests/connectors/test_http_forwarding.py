@@ -124,16 +124,22 @@ def test_what_a_host_field_holds_stays_within_its_quotes(host: str) -> None:
 
 
 async def test_a_function_is_told_the_truth_over_a_real_connection(rig: Rig) -> None:
-    addresses = {"allow": EVERYBODY, "trustedProxies": ["127.0.0.1"]}
+    addresses = {"trustedProxies": ["127.0.0.1"]}
     direct = await rig.serve({"path": "/direct"}, name="direct")
     behind = await rig.serve({"path": "/behind", "auth": {"addresses": addresses}}, name="behind")
     client = await rig.client()
     lies = [f"{name}: {value}" for name, value in LIES]
-    client.send(get("/direct", *lies), get("/behind", *lies))
-    assert [(await client.reply())[0], (await client.reply())[0]] == [200, 200]
+    client.send(get("/direct", *lies), get("/behind", *lies, "via: 1.0 cache"))
+    for _ in range(2):
+        status, told, _ = await client.reply()
+        assert (status, "via" in told) == (200, False)
     seen = []
     for function in (direct, behind):
         assert function.events[0].request is not None
         fields = dict(function.events[0].request.headers)
-        seen.append((fields[b"x-forwarded-for"], fields[b"x-forwarded-proto"]))
-    assert seen == [(b"127.0.0.1", b"http"), (b"6.6.6.6, 127.0.0.1", b"https")]
+        names = (b"x-forwarded-for", b"x-forwarded-proto", b"via")
+        seen.append(tuple(fields.get(name) for name in names))
+    assert seen == [
+        (b"127.0.0.1", b"http", None),
+        (b"6.6.6.6, 127.0.0.1", b"https", b"1.0 cache"),
+    ]

@@ -64,6 +64,10 @@ def test_a_host_is_compared_in_lower_case() -> None:
             {"auth": {"addresses": {"allow": ["10.0.0.0/33"]}}},
             "expected an address or a network such as",
         ),
+        (
+            {"auth": {"addresses": {"header": "Forwarded"}}},
+            "found none of allow, trustedProxies, expected at least one",
+        ),
         ({"signature": {"env": "A"}}, "found none of preset, hmac, expected exactly one of"),
         ({"signature": {"preset": "GitHub"}}, "found none, expected exactly one of secretRef"),
         (

@@ -657,6 +657,7 @@ def _http() -> Iterator[Row]:
             *({"addresses": {"allow": [network]}} for network in (
                 "10.0.0.0/8", "10.0.0.1/8", "0.0.0.0/0", "255.255.255.255", "::/0", "2001:db8::7",
                 "::ffff:102:304")),
+            {"addresses": {"trustedProxies": ["::1"], "allow": None}},
             {"addresses": {"allow": ["::1"], "trustedProxies": [], "header": "Forwarded"}})),
         *({"auth": {"clientCertificate": given}} for given in (
             {}, {"names": ["DNS:a", "URI:spiffe://a/b", "CN:a b", "email:a@b"]})),
@@ -703,6 +704,7 @@ def _http() -> Iterator[Row]:
             *({"clientCertificate": {"names": names}} for names in (
                 [], ["a"], ["DNS:"], ["IP:10.0.0.1"], "DNS:a", ["dns:a"], [5])),
             {"addresses": {"allow": ["::1"], "header": "X-Real-IP"}},
+            {"addresses": {"trustedProxies": []}}, {"addresses": {"header": "Forwarded"}},
             *({"addresses": {"allow": [network]}} for network in (
                 "", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.256", "010.0.0.1", "::1/129",
                 "fe80::1%eth0", "10.0.0.0/8 ", "::g", "1::2::3", 5, None)))),
