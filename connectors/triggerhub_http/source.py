@@ -21,10 +21,13 @@ _LARGEST = 2**40
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
+_ONCE = "a path with each {name} once, in whatever case"
+
+
 def _each_once(path: str) -> str:
     names = [name.lower() for _, name in parameters(path)]
     if len(set(names)) < len(names):
-        raise expected("a path with each {name} once, in whatever case")
+        raise expected(_ONCE)
     return path
 
 
@@ -99,6 +102,13 @@ class HTTPSource(SourceModel):
             " == self.host.lowerAscii().substring(1))",
             _SERVED,
             _host_served,
+        ),
+        Rule(
+            "!self.path.contains('{') || self.path.lowerAscii().findAll('[{][a-z0-9-]+[}]')"
+            ".all(one,"
+            " self.path.lowerAscii().indexOf(one) == self.path.lowerAscii().lastIndexOf(one))",
+            f"expected {_ONCE}",
+            lambda _: "",  # Path checks the same
         ),
     )
 

@@ -643,7 +643,8 @@ def _http() -> Iterator[Row]:
         {"host": None}, {"host": "1.2.3.4"},
         *({"path": path} for path in (
             "/", "/a/b", "/a//b/", "/...", "/.a/..b", "/a%20b", "/%2f", "/a;b=c,d", "/%2", "/~x",
-            "/{a}", "/a/{Order-ID}/b/{c}/", "/{" + "a" * 63 + "}", "/.../{a}")),
+            "/{a}", "/a/{Order-ID}/b/{c}/", "/{" + "a" * 63 + "}", "/.../{a}", "/{a}/{b}/{ab}/a",
+            "/" + "{a}/{b}/".replace("a", "a" * 30) + "/".join(f"{{x{n}}}" for n in range(150)))),
         {"pathType": "Exact"}, {"pathType": None},
         {"methods": ["GET"]}, {"methods": ["POST", "M-SEARCH", "POST"]}, {"methods": None},
         *({"maxBodySize": size} for size in (0, 10, 10.0, "10", "512Ki", "1k", "2M", "1Gi", None)),
@@ -686,7 +687,7 @@ def _http() -> Iterator[Row]:
             "", "orders", "/a?b=c", "/a b", "/a#b", "/a/../b", "/.", "/..", "/./a", "/a/.",
             "/%2e%2E/b", "/.%2e", "/a/%2e", "/ü", '/"', "/a\n", 5, "/" + "a" * 1024,
             "/{", "/{}", "/a{b}", "/{a}b", "/{1}", "/{a_b}", "/{a", "/a}", "/{a}/..", "{a}",
-            "/{a}{b}", "/{{a}}", "/{" + "a" * 64 + "}")),
+            "/{a}{b}", "/{{a}}", "/{" + "a" * 64 + "}", "/{a}/b/{a}", "/{Id}/{iD}")),
         {"pathType": "ImplementationSpecific"}, {"pathType": "exact"},
         *({"methods": methods} for methods in (
             [], "GET", ["get"], [""], ["CONNECT"], ["GET", "CONNECT"], ["GE T"], ["A" * 33], [None],
