@@ -31,12 +31,16 @@ def url_of(nats: Nats) -> str:
 
 
 @contextmanager
-def hubs(tmp_path: Path, url: str, *manifests: dict[str, Any]) -> Iterator[list[Hub]]:
+def hubs(
+    tmp_path: Path, url: str, *manifests: dict[str, Any], env: dict[str, str] | None = None
+) -> Iterator[list[Hub]]:
     """Two, each with the same manifests and a data directory of its own."""
     with ExitStack() as stack:
         found = []
         for name in ("one", "two"):
-            hub = stack.enter_context(running(tmp_path / name, "--store", url, start=False))
+            hub = stack.enter_context(
+                running(tmp_path / name, "--store", url, start=False, env=env)
+            )
             hub.write("all.yaml", *manifests)
             hub.start()
             found.append(hub)
