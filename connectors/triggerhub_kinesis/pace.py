@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from weakref import WeakValueDictionary
 
+from triggerhub.backoff import backoff
 from triggerhub_kinesis.client import Access
 
 _READS = 4
@@ -82,7 +82,5 @@ def rest(idle: int) -> float:
 
 
 def retry(failed: int) -> float:
-    """Seconds until what failed so many times in a row is tried again: half of it is chance, so
-    that many do not come at once."""
-    most = min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(failed - 1, 10))
-    return most * random.uniform(0.5, 1)
+    """Seconds until what failed so many times in a row is tried again."""
+    return backoff(failed, _FIRST_RETRY, _LONGEST_RETRY)

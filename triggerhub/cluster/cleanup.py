@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
+from triggerhub.backoff import backoff
 from triggerhub.cluster.answers import ApiError
 from triggerhub.cluster.events import Events, Leads, Subject, Turn, Writer
 from triggerhub.cluster.remains import listening_of, names_of, rival, values_of
@@ -239,7 +239,7 @@ class Cleanups:
     async def _clean_one(self, listening: Listening, until: float) -> str | None:
         """As ``_clean``, of one binding."""
         loop = asyncio.get_running_loop()
-        wait = 0.5
+        failures = 0
         trouble = ""
         while self._election.leading:
             try:
@@ -255,8 +255,8 @@ class Cleanups:
             left = until - loop.time()
             if left <= _ALMOST:
                 return trouble
-            await asyncio.sleep(min(left, wait * (0.5 + random.random() / 2)))
-            wait = min(5.0, wait * 2)
+            failures += 1
+            await asyncio.sleep(min(left, backoff(failures, 0.5, 5.0)))
         return None
 
     def _snapshot(self) -> Snapshot:

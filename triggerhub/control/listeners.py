@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel
 
+from triggerhub.backoff import backoff
 from triggerhub.connector import (
     Cleanup,
     Connector,
@@ -318,8 +318,7 @@ class Listeners:
             except Exception as error:  # noqa: BLE001 - a connector's errors are its source's state
                 self._failed(listening, state, error)
             failures = 1 if loop.time() - started > HEALTHY else failures + 1
-            ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 20))
-            await asyncio.sleep(ceiling * (0.5 + random.random() / 2))
+            await asyncio.sleep(backoff(failures, FIRST_WAIT, LONGEST_WAIT))
 
     def _failed(self, listening: Listening, state: SourceState, error: Exception) -> None:
         first = leaf(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from triggerhub.backoff import backoff
 from triggerhub.functions.child import Child, Failed, Ready
 from triggerhub.functions.code import Code
 from triggerhub.functions.environments import Environments, RequirementsError
@@ -102,8 +102,7 @@ class Version:
                 if lasting and self._state.url is None:
                     return
                 failures = 0 if loop.time() - began > _HEALTHY else failures + 1
-                longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(failures, 16))
-                await asyncio.sleep(random.uniform(longest / 2, longest))
+                await asyncio.sleep(backoff(failures + 1, _FIRST_WAIT, _LONGEST_WAIT))
         finally:
             self._finished()
 

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import nats.errors
 
+from triggerhub.backoff import backoff
 from triggerhub.connector import Problem
 from triggerhub.nats.access import Access
 from triggerhub.nats.client import Client
@@ -55,8 +56,7 @@ class Connection:
                     )
                     await client.end()
             failures = 1 if loop.time() - began > _WELL else failures + 1
-            ceiling = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(failures - 1, 20))
-            await asyncio.sleep(ceiling * (0.5 + random.random() / 2))
+            await asyncio.sleep(backoff(failures, _FIRST_WAIT, _LONGEST_WAIT))
 
     async def _connect(self) -> Client | None:
         """The first server that takes us. None: none did, and ``problem`` says why."""

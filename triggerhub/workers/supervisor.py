@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import structlog
 from triggerhub import __version__
 from triggerhub.admin.access import UNIX, bind
 from triggerhub.admin.front import Front, open_front
+from triggerhub.backoff import backoff
 from triggerhub.settings import Settings
 from triggerhub.stopping import end_at_once, ending, stop_signals
 from triggerhub.store.directory import lock_directory, make_directory
@@ -108,8 +108,7 @@ class _Supervisor:
             if not worker.answered:
                 raise OSError(complaint or f"worker {worker.number} did not start: {how}")
             failures = 1 if loop.time() - began > HEALTHY else failures + 1
-            longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
-            wait = random.uniform(longest / 2, longest)
+            wait = backoff(failures, FIRST_WAIT, LONGEST_WAIT)
             log.warning(
                 "worker.ended", worker=worker.number, how=complaint or how, again_in=round(wait, 1)
             )

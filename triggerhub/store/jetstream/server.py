@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import nats.errors
 import structlog
 
+from triggerhub.backoff import backoff
 from triggerhub.nats.client import Client, Denied, Refusal
 from triggerhub.nats.connection import Connection
 from triggerhub.nats.problems import explain_jetstream
@@ -100,7 +100,7 @@ class Server:
         """Until cancelled: see to the streams on each connection that is made."""
         async with asyncio.TaskGroup() as tasks:
             watched: Client | None = None
-            wait = _AGAIN
+            failures = 0
             while True:
                 client = self._connection.client
                 if client is None or client.gone:
@@ -115,10 +115,10 @@ class Server:
                 self._wake.clear()
                 client.wakes.add(self._wake)
                 if not await self._prepare(client):
-                    await asyncio.sleep(wait * (0.5 + random.random() / 2))
-                    wait = min(_LONGEST, wait * 2)
+                    failures += 1
+                    await asyncio.sleep(backoff(failures, _AGAIN, _LONGEST))
                     continue
-                wait = _AGAIN
+                failures = 0
                 await self._wake.wait()
                 self._client = None
 
