@@ -5,6 +5,9 @@
 In alternation: nginx (one worker, kept-alive upstream connections), the whole hub (one process)
 and a probe that does the least that can be done: a raw ASGI application on uvicorn that passes
 each request on through our transport, without route, identity, header filter or metrics.
+
+Then, at half of the hub's rate, how much later answers come through nginx and through the hub than
+from the sink itself (``open_loop``).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 import uvicorn
 
 from bench.measure import Row, machine
+from bench.open_loop import added
 from bench.sink import nginx_sink
 from integration.hub import function, running, trigger
 from integration.servers import free_port
@@ -222,6 +226,10 @@ def main(rounds: int = 3, seconds: int = 4, *, post: bool = False) -> list[Row]:
                 )
             )
 
+        half = statistics.median(figure.rate for figure in figures["hub"]) / 2
+        urls = {"sink": sink, "nginx": nginx.url, "hub": hub.url}
+        later = added(urls, half, rounds, seconds)
+
     def ratio(below: str) -> float:
         pairs = zip(figures["hub"], figures[below], strict=True)
         return statistics.median(one.rate / other.rate for one, other in pairs)
@@ -234,7 +242,13 @@ def main(rounds: int = 3, seconds: int = 4, *, post: bool = False) -> list[Row]:
             f"{typical.cpu:.0f} us)",
             ">= 0.35 x nginx",
             ratio("nginx") >= 0.35,
-        )
+        ),
+        Row(
+            f"HTTP, synchronous, what the hub adds at {half:.0f}/s, half of its rate",
+            str(later["hub"]),
+            f"nginx adds {later['nginx']}",
+            True,
+        ),
     ]
 
 
