@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from triggerhub_http.caller import CUT
 from triggerhub_http.clients import IDENTITY, Identity, identity
+from triggerhub_http.cycle import Cycle
 from triggerhub_http.framing import Malformed, origin_form
 from triggerhub_http.messages import Refusal
 from triggerhub_http.outbox import Flow, Outbox, Outgoing
@@ -159,15 +160,33 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after the head is a trailer: no field of the request (RFC 9110, 6.5.1).
         if self.cycle is None or self.cycle.scope is not self.scope:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        # As uvicorn's, without what is not used here: root paths, WebSockets, decoded paths.
         if self._again:
             return
-        parser = self.parser
+        parser, scope, before = self.parser, self.scope, self.cycle
         method, version = parser.get_method().decode(), parser.get_http_version()
         self.url = origin_form(method, version, self.url, self.headers)
-        super().on_headers_complete()
+        if len(self.url) > MAX_HEAD:
+            raise Malformed(f"found a target longer than {MAX_HEAD} bytes")
+        path, _, query = self.url.partition(b"?")
+        scope["method"], scope["http_version"] = method, version
+        scope["raw_path"], scope["query_string"] = path, query
+        self.cycle = Cycle(
+            scope, self.transport, self.flow, self.logger, self.access_logger, False, [],
+            asyncio.Event(), self.expect_100_continue,
+            version != "1.0" and parser.should_keep_alive(), self.on_response_complete,
+        )  # fmt: skip
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._head_size = 0

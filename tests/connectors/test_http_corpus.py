@@ -90,6 +90,8 @@ REFUSED = {
     "a space in the target": "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n",
     "tabs in the first line": "GET\t/\tHTTP/1.1\r\nhost: a\r\n\r\n",
     "a method in lower case": "get / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a target in Latin-1": "GET /\xe9 HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a query in Latin-1": "GET /?\xe9 HTTP/1.1\r\nhost: a\r\n\r\n",
     "an endless method": "A" * 70_000 + " / HTTP/1.1\r\nhost: a\r\n\r\n",
     "an endless target": "GET /" + "x" * 70_000 + " HTTP/1.1\r\nhost: a\r\n\r\n",
     "a flood of fields": POST + "".join(f"x{n}: y\r\n" for n in range(9000)) + "\r\n",
