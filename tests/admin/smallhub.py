@@ -20,8 +20,8 @@ from triggerhub.admin.states import key_of
 from triggerhub.admin.view import View
 from triggerhub.connector import Connector, Installation, Letter, Order, Subscription
 from triggerhub.control.binding import Binding, Listening
-from triggerhub.control.listeners import SourceState
 from triggerhub.control.replays import Replays
+from triggerhub.control.report import SourceState
 from triggerhub.control.resources import (
     Function,
     FunctionReference,

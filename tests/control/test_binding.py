@@ -11,9 +11,9 @@ import pytest
 from triggerhub.connector import LetterPlaces, Reference, SourceModel
 from triggerhub.control.binding import Binding, Listening, bind, choose
 from triggerhub.control.decoding import decode
-from triggerhub.control.listeners import SourceState
 from triggerhub.control.outlets import Outlet
 from triggerhub.control.plugins import Kind
+from triggerhub.control.report import SourceState
 from triggerhub.control.resources import Function, Manifest, ResourceKey, Trigger, Where
 from triggerhub.control.services import Reach
 from triggerhub.control.status import TriggerStatus, status_of

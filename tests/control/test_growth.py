@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from triggerhub.control.growth import ENOUGH, WINDOW, Growths
-from triggerhub.control.listeners import SourceState
+from triggerhub.control.report import SourceState
 
 NOON = 1_800_000_000.0
 

@@ -14,8 +14,8 @@ import pytest
 from tests.fakes import Answer, MemoryStore, ScriptedFunction, Sent, refused
 from triggerhub.connector import GivenBack, Order
 from triggerhub.control.binding import Listening
-from triggerhub.control.listeners import SourceState
 from triggerhub.control.replays import MOST, Refused, Replays, Standing, Wish
+from triggerhub.control.report import SourceState
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import Target

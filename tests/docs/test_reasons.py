@@ -27,6 +27,7 @@ _REASON_GIVERS = (
     "triggerhub/cluster/watched.py",
     "triggerhub/control/edge.py",
     "triggerhub/control/listeners.py",
+    "triggerhub/control/report.py",
     "triggerhub/control/services.py",
     "triggerhub/control/status.py",
     "triggerhub/delivery/course.py",

@@ -9,8 +9,8 @@ from prometheus_client import Metric
 
 from triggerhub.connector import Connector
 from triggerhub.control.binding import Binding
-from triggerhub.control.listeners import SourceState
 from triggerhub.control.outlets import Connections
+from triggerhub.control.report import SourceState
 from triggerhub.control.resources import Function, Snapshot
 from triggerhub.control.services import Reach
 from triggerhub.control.status import TriggerStatus

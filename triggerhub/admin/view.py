@@ -25,8 +25,8 @@ from triggerhub.connector import Connector, Unreadable
 from triggerhub.control.binding import Binding
 from triggerhub.control.faults import Fault
 from triggerhub.control.foretelling import find_trigger
-from triggerhub.control.listeners import SourceState
 from triggerhub.control.outlets import Outlet
+from triggerhub.control.report import SourceState
 from triggerhub.control.resources import Trigger
 from triggerhub.control.status import State, TriggerStatus, paused_message, seek_shape
 from triggerhub.delivery.dispatcher import Dispatcher

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -20,17 +17,16 @@ from triggerhub.connector import (
     Connector,
     GivenBack,
     Installation,
-    NotTaken,
-    Sought,
     SpecError,
     Subscription,
     alone,
     at_once,
 )
 from triggerhub.control.binding import Listening
-from triggerhub.control.growth import Growths
+from triggerhub.control.connectors import Connectors
 from triggerhub.control.inboxes import Inboxes
 from triggerhub.control.plugins import Kind
+from triggerhub.control.report import SourceState
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import unheard
 from triggerhub.sentence import leaf
@@ -40,85 +36,8 @@ log = structlog.get_logger()
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 30.0
-NO_PARTS: Mapping[str, float] = MappingProxyType({})
 HEALTHY = 60.0
 """Seconds of listening after which a failure begins the backoff anew."""
-
-
-@dataclass(slots=True)
-class SourceState:
-    """How one listener stands: what its connector reported last. Also the ``Report`` given to
-    the connector. A turn for the worse, and the one back, is a log line."""
-
-    binding: str = ""
-    attached: bool | None = None
-    """None: nothing reported yet."""
-    reason: str = "Connecting"
-    message: str = "the listener is starting"
-    waiting: float | None = None
-    """Lag in events, where the source tells."""
-    parts: Mapping[str, float] = field(default_factory=lambda: NO_PARTS)
-    """And in each of its partitions or shards."""
-    growing: str = ""
-    """That it only grows, in a sentence."""
-    errors: int = 0
-    turned: Counter[str] = field(default_factory=Counter)
-    """Those who were refused, by reason."""
-    refused: bool = False
-    """The source half of the manifest cannot work (``SpecError``)."""
-    seek: Sought | None = None
-    """The last one that is done, as far as is known."""
-    acting: bool = False
-    """Its turn has come (``Subscription.turn``), or the positions are its own."""
-    now: Callable[[], float] = field(default=time.time, repr=False)
-    """Seconds since the epoch."""
-    _growths: Growths | None = field(default=None, repr=False)
-    """None: nothing ever waited."""
-    changed: Callable[[str], None] = field(default=unheard, repr=False)
-    """Called with the binding's name after each change that a condition shows."""
-
-    @property
-    def told(self) -> tuple[str, str]:
-        """While it is connected, what there is to know: a reason and a message, which is empty
-        when all is well."""
-        if not self.growing:
-            return self.reason, self.message
-        return "LagGrowing", "; ".join(filter(None, (self.growing, self.message)))
-
-    def connected(self, reason: str = "Connected", message: str = "") -> None:
-        if (self.attached, self.reason, self.message) == (True, reason, message):
-            return
-        if self.attached is False:
-            log.info("listener.connected", binding=self.binding)
-        self.attached, self.reason, self.message, self.refused = True, reason, message, False
-        self.changed(self.binding)
-
-    def disconnected(self, reason: str, message: str = "") -> None:
-        before = (self.attached, self.reason, self.message)
-        if before[:2] != (False, reason):
-            self.errors += 1
-            log.warning("listener.disconnected", binding=self.binding, reason=reason, error=message)
-        self.attached, self.reason, self.message = False, reason, message
-        if before != (False, reason, message):
-            self.changed(self.binding)
-
-    def lag(self, events: float, parts: Mapping[str, float] | None = None) -> None:
-        self.waiting, self.parts = events, parts or NO_PARTS
-        if self._growths is None:
-            if not events:
-                return
-            self._growths = Growths()
-        if self._growths.note(self.now(), self.parts or {"": events}):
-            self.growing = self._growths.text
-            self.changed(self.binding)
-
-    def turned_away(self, reason: str) -> None:
-        self.turned[reason] += 1
-
-    def sought(self, seek: Sought) -> None:
-        if seek != self.seek:
-            self.seek = seek
-            self.changed(self.binding)
 
 
 @dataclass(slots=True)
@@ -171,8 +90,7 @@ class Listeners:
         until no other process of this hub uses its positions, ``turn`` until this one acts for
         its replicas (``Subscription``). ``changed`` is called with a binding's name when its
         source stands otherwise than before."""
-        self._kinds = kinds
-        self._installation = installation
+        self._connectors = Connectors(kinds, installation)
         self._dispatcher = dispatcher
         self._store = store
         self._grace = grace
@@ -181,14 +99,11 @@ class Listeners:
         self._changed = changed
         self._slots: dict[str, _Slot] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._connectors: dict[str, asyncio.Future[Connector[Any]]] = {}
-        self._closing = asyncio.Event()
         self.inboxes = Inboxes(self._feeding, dispatcher, store)
         self._tasks = asyncio.TaskGroup()
-        self._keepers = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Listeners:
-        await self._keepers.__aenter__()
+        await self._connectors.__aenter__()
         await self.inboxes.__aenter__()
         await self._tasks.__aenter__()
         return self
@@ -204,8 +119,7 @@ class Listeners:
             await self._tasks.__aexit__(kind, error, trace)
         finally:
             await self.inboxes.__aexit__(None, None, None)
-            self._closing.set()
-            await self._keepers.__aexit__(None, None, None)
+            await self._connectors.__aexit__(None, None, None)
 
     def converge(self, wanted: Iterable[Listening], paused: Iterable[Listening] = ()) -> None:
         """From now on listen to exactly these. Returns at once; of one name, the new listener
@@ -256,8 +170,6 @@ class Listeners:
     async def reach(self, listening: Listening) -> tuple[Connector[Any], Subscription[Any]]:
         """The connector of a binding's kind, opened where it is not, and what it is given of the
         binding. Raises ``NotTaken`` when the connectors are closed, or about to be."""
-        if self._closing.is_set():
-            raise NotTaken("the hub is stopping")
         connector = await self.connector(listening.kind)
         return connector, self.subscription(listening, SourceState(listening.name))
 
@@ -363,24 +275,5 @@ class Listeners:
         return self.subscription(listening, SourceState(listening.name))
 
     async def connector(self, kind: str) -> Connector[Any]:
-        """The one of that kind, opened where it is not yet."""
-        return await asyncio.shield(self._connector(kind))
-
-    def _connector(self, kind: str) -> asyncio.Future[Connector[Any]]:
-        """The one connector of a kind, opened on first use by a task that also closes it."""
-        ready = self._connectors.get(kind)
-        if ready is None:
-            ready = self._connectors[kind] = asyncio.get_running_loop().create_future()
-            self._keepers.create_task(self._keep(kind, ready), name=f"connector {kind}")
-        return ready
-
-    async def _keep(self, kind: str, ready: asyncio.Future[Connector[Any]]) -> None:
-        factory = self._kinds[kind].factory
-        assert factory is not None
-        connector = factory(self._installation)
-        if isinstance(connector, AbstractAsyncContextManager):
-            async with connector:
-                ready.set_result(connector)
-                await self._closing.wait()
-        else:
-            ready.set_result(connector)
+        """The one of that kind. Raises ``NotTaken`` when the hub is about to end."""
+        return await self._connectors.of(kind)

@@ -14,7 +14,7 @@ import structlog
 
 from triggerhub.connector import Connector, GivenBack, Progress, Subscription
 from triggerhub.control.binding import Listening
-from triggerhub.control.listeners import SourceState
+from triggerhub.control.report import SourceState
 from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
 from triggerhub.delivery.waits import Waits

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from triggerhub.connector import Sought
 from triggerhub.control.binding import Binding
-from triggerhub.control.listeners import SourceState
+from triggerhub.control.report import SourceState
 from triggerhub.control.resources import Function, Invalid, ResourceKey, Trigger
 from triggerhub.control.services import Reach
 from triggerhub.delivery.target import Problem
