@@ -250,15 +250,25 @@ async def test_shards_are_shared_and_handed_over_without_a_repetition(kinesis: K
 class Cut(MemoryPositions):
     """Those of a process whose store may go away."""
 
-    away = False
+    away = silent = False
 
     def _reached(self) -> MemoryStore:
         if self.away:
             raise OSError("the store is away")
         return super()._reached()
 
+    async def claim(self, key: str, ttl: float) -> bool:
+        if self.silent:
+            await asyncio.Event().wait()
+        return await super().claim(key, ttl)
 
-async def test_no_shard_is_worked_on_by_two_when_one_loses_the_store(orders: Place) -> None:
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("away", "the store is away"), ("silent", "no answer in time")]
+)
+async def test_no_shard_is_worked_on_by_two_when_one_loses_the_store(
+    orders: Place, how: str, said: str
+) -> None:
     under_way = False
 
     async def for_ever(event: Event) -> None:
@@ -278,11 +288,11 @@ async def test_no_shard_is_worked_on_by_two_when_one_loses_the_store(orders: Pla
         await eventually(lambda: under_way, "a delivery")
         async with orders.listening(look) as two:
             await two.connected()
-            positions.away = True
+            setattr(positions, how, True)
             began = asyncio.get_running_loop().time()
             await two.accepted(2, within=40)
             print(f"taken over after {asyncio.get_running_loop().time() - began:.1f} s")
-            with pytest.raises(OSError, match="the store is away"):
+            with pytest.raises(OSError, match=f"the store does not answer: {said}"):
                 await one.task
     assert not one.emit.accepted
 

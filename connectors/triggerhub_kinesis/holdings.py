@@ -138,7 +138,9 @@ class Holdings:
             await self._begin_anew(lost)
         before, self._failure = self._failure, failure
         if lost and (failure or before):
-            raise ClaimsLost(f"the store does not answer: {failure or before}")
+            # A claim that ended while the store was asked has no words of its own.
+            words = str(failure or "") or str(before or "") or "no answer in time"
+            raise ClaimsLost(f"the store does not answer: {words}")
         if failure is not None:
             raise failure
 
