@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from integration.hub import Hub, function, running, trigger
 
@@ -72,6 +74,23 @@ class Talk(socketserver.StreamRequestHandler):
 
     def chunk(self, piece: bytes) -> None:
         self.say(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def body(self) -> Iterator[bytes]:
+        """As it comes. Raises EOFError where it ends too early."""
+        if self.fields.get("transfer-encoding") == "chunked":
+            while size := int(self.rfile.readline() or b"-1", 16):
+                if size < 0 or len(piece := self.rfile.read(size + 2)) < size + 2:
+                    raise EOFError
+                yield piece[:-2]
+            self.rfile.readline()
+            return
+        left = int(self.fields.get("content-length", "0"))
+        while left:
+            piece = self.rfile.read1(min(left, 65_536))
+            if not piece:
+                raise EOFError
+            left -= len(piece)
+            yield piece
 
     def wait_until_gone(self) -> None:
         assert self.rfile.read(1) == b""
@@ -161,6 +180,22 @@ def chunked(blocks: int) -> Callable[[Talk], bool]:
     return script
 
 
+def hashed(talk: Talk) -> bool:
+    found = hashlib.sha256()
+    for piece in talk.body():
+        found.update(piece)
+    talk.say(SIZED % 64, found.hexdigest().encode())
+    return True
+
+
+def echoed(talk: Talk) -> bool:
+    talk.say(CHUNKED)
+    for piece in talk.body():
+        talk.chunk(piece)
+    talk.say(b"0\r\n\r\n")
+    return True
+
+
 def until_close(blocks: int) -> Callable[[Talk], bool]:
     def script(talk: Talk) -> bool:
         talk.say(b"HTTP/1.1 200 OK\r\n\r\n", *[BLOCK] * blocks)
@@ -194,6 +229,117 @@ def test_hundreds_of_megabytes_come_down_in_little_memory(stage: tuple[Hub, Func
                 assert answer.read() == b"ok"
             assert echo.connections - known == connections
         assert most_resident(hub) - before < 32
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+def test_hundreds_of_megabytes_go_up_in_little_memory(
+    stage: tuple[Hub, Function], framing: str
+) -> None:
+    hub, echo = stage
+    echo.scripts["/up"] = hashed
+    blocks = 200 if framing == "sized" else 50
+    fields = {"content-length": str(blocks * MIB)} if framing == "sized" else {}
+    with closing(connect(hub)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"ok"
+        before, known = most_resident(hub), echo.connections
+        for _ in range(2):
+            connection.request(
+                "POST", "/up", iter([BLOCK] * blocks), fields, encode_chunked=framing == "chunked"
+            )
+            assert connection.getresponse().read().decode() == expected(blocks)
+        assert echo.connections == known
+        assert most_resident(hub) - before < 32
+
+
+def test_both_bodies_flow_at_once(stage: tuple[Hub, Function]) -> None:
+    hub, echo = stage
+    echo.scripts["/echo"] = echoed
+    before = most_resident(hub)
+    with closing(connect(hub)) as connection:
+        connection.putrequest("POST", "/echo")
+        connection.putheader("content-length", str(50 * MIB))
+        connection.endheaders(BLOCK)
+        answer = connection.getresponse()
+        got = answer.read(MIB)  # while most of the request is not sent
+        sock = connection.sock
+
+        def send() -> None:
+            for _ in range(49):
+                sock.sendall(BLOCK)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        found = hashlib.sha256(got)
+        while piece := answer.read(MIB):
+            found.update(piece)
+        sending.join()
+        assert found.hexdigest() == expected(50)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"ok"
+    assert most_resident(hub) - before < 32
+
+
+def test_a_client_that_leaves_within_its_body_takes_its_request_along(
+    stage: tuple[Hub, Function],
+) -> None:
+    hub, echo = stage
+    begun, left = threading.Event(), threading.Event()
+
+    def taking(talk: Talk) -> bool:
+        try:
+            for _ in talk.body():
+                begun.set()
+        except (EOFError, OSError):
+            left.set()
+        return False
+
+    echo.scripts["/taking"] = taking
+    before = hub.accounts()["default.web.f"].settled["given_back"]
+    for fields in ({"content-length": str(9 * MIB)}, {"transfer-encoding": "chunked"}):
+        begun.clear()
+        left.clear()
+        with closing(connect(hub)) as connection:
+            connection.putrequest("POST", "/taking")
+            for field in fields.items():
+                connection.putheader(*field)
+            connection.endheaders()
+            if "content-length" not in fields:
+                connection.send(b"%x\r\n" % (9 * MIB))
+            connection.send(BLOCK)
+            assert begun.wait(30)
+            assert not left.is_set()
+        assert left.wait(30)
+    hub.wait(
+        lambda: hub.accounts()["default.web.f"].settled["given_back"] == before + 2,
+        "two deliveries that were given back",
+    )
+
+
+def test_a_function_that_answers_early_is_heard_and_spared_the_rest(
+    stage: tuple[Hub, Function],
+) -> None:
+    hub, echo = stage
+    left = threading.Event()
+
+    def refusing(talk: Talk) -> bool:
+        talk.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        try:
+            for _ in talk.body():
+                pass
+        except (EOFError, OSError):
+            left.set()
+        return False
+
+    echo.scripts["/refusing"] = refusing
+    with closing(connect(hub)) as connection:
+        connection.putrequest("POST", "/refusing")
+        connection.putheader("content-length", str(900 * MIB))
+        connection.endheaders(BLOCK)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (413, b"big")
+        assert answer.getheader("connection") == "close"
+        assert left.wait(30)
 
 
 def test_events_come_as_they_are_sent_and_a_client_that_leaves_ends_them(
@@ -369,3 +515,25 @@ def test_an_answer_that_flows_is_under_way_until_its_end(tmp_path: Path) -> None
         go_on.set()
         assert "Traceback" not in hub.said()
         assert '"error"' not in hub.said()
+
+
+def test_workers_with_tls_pass_long_bodies_on_as_well(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    shown = authority.issue_cert("127.0.0.1")
+    shown.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    shown.private_key_pem.write_to_path(tmp_path / "key.pem")
+    files = ("--tls-certificate", tmp_path / "certificate.pem", "--tls-key", tmp_path / "key.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with staged(tmp_path, "--workers", "2", *map(str, files)) as (hub, echo):
+        echo.scripts |= {"/up": hashed, "/b": chunked(20)}
+        host, _, port = hub.listen.partition(":")
+        for _ in range(6):
+            with closing(
+                http.client.HTTPSConnection(host, int(port), timeout=30, context=context)
+            ) as connection:
+                connection.request("POST", "/up", iter([BLOCK] * 20), encode_chunked=True)
+                assert connection.getresponse().read().decode() == expected(20)
+                connection.request("GET", "/b")
+                assert digest(connection.getresponse()) == expected(20)
+        assert hub.stop() == 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from triggerhub.connector import InboxFull, Positions
 from triggerhub.delivery.endpoint import Endpoint
 from triggerhub.delivery.transport import Away, NoReply, Transport
+from triggerhub.delivery.upload import Upload
 from triggerhub.event import Event, Reply
 from triggerhub.store.records import (
     DeadLetter,
@@ -63,6 +64,7 @@ class ScriptedFunction(Transport):
         head_request: bool = False,
         once: bool = False,
         pace: float = 0.0,
+        more: Upload | None = None,
     ) -> Reply:
         lines = head.decode("latin-1").split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:] if line)

@@ -71,6 +71,11 @@ class Request:
     query: str = ""
     """Without the question mark, still percent-encoded."""
     headers: Headers = ()
+    rest: Rest | None = field(default=None, repr=False, compare=False)
+    """What follows the event's data of the body, sent as it comes; only of a synchronous request
+    with a ``caller``. What it raises, ``emit`` raises. May be closed before its end."""
+    length: int | None = None
+    """Bytes of the whole body, where it has a ``rest``; None: not known."""
     deferred: bool = False
     """True: nobody waits for the answer. It is delivered like any other event."""
     caller: Caller | None = field(default=None, repr=False, compare=False)

@@ -1,21 +1,25 @@
-"""The body of a request, as far as it is wanted, and out of its gzip."""
+"""The body of a request, as it comes, and out of its gzip."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING
 
 from triggerhub_http.messages import Field, Head, Refusal
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveCallable
+    from uvicorn._types import ASGIReceiveCallable, ASGIReceiveEvent
 
 _CODING = b"content-encoding"
 _PLAIN = (b"", b"identity")
 _GZIP = (b"gzip", b"x-gzip")
 _WINDOW = 16 + zlib.MAX_WBITS
 """As zlib says it: expect gzip's head and check sum (RFC 1952)."""
+HELD = 256 * 1024
+"""Bytes of a body that are there before the rest of it is passed on while it comes."""
 _PIECE = 16 * 1024
 _LARGE = 64 * 1024
 """Bytes that are not decoded on the event loop."""
@@ -25,22 +29,54 @@ class Gone(Exception):  # noqa: N818 - a fact about the client
     """The client went away before its request was read."""
 
 
-async def read_body(receive: ASGIReceiveCallable, length: int, limit: int) -> bytes:
-    """``length``: as announced, 0 where it is not. Raises ``Refusal`` (413) or ``Gone``."""
-    if length > limit:
-        raise _too_large(f"{length} bytes", limit)
-    pieces: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
+class Incoming:
+    """A body that comes: what there is of it, and the rest when it is asked for."""
+
+    def __init__(
+        self,
+        receive: ASGIReceiveCallable,
+        length: int,
+        limit: int,
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``length``: as announced, 0 where it is not. ``leave`` is called where the body is not
+        taken to its end: no other request can follow it. Raises ``Refusal`` (413)."""
+        if length > limit:
+            raise _too_large(f"{length} bytes", limit)
+        self._receive = receive
+        self._limit = limit
+        self._leave = leave
+        self._size = 0
+        self.length = length or None
+        self.ended = False
+
+    async def read(self) -> bytes:
+        """The next piece; empty: that was all. Raises ``Refusal`` (413) or ``Gone``."""
+        piece = b""
+        while not piece and not self.ended:
+            piece = self._taken(await self._receive())
+        return piece
+
+    async def gather(self, enough: float = inf) -> bytes:
+        """All of it, or somewhat more than ``enough``. Raises as ``read`` does."""
+        pieces: list[bytes] = []
+        while not self.ended and self._size <= enough:
+            pieces.append(self._taken(await self._receive()))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _taken(self, message: ASGIReceiveEvent) -> bytes:
         if message["type"] != "http.request":
             raise Gone
-        piece, more = message["body"], message["more_body"]
-        size += len(piece)
-        if size > limit:
-            raise _too_large("longer", limit)
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece, self.ended = message["body"], not message["more_body"]
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise _too_large("longer", self._limit)
+        return piece
+
+    def close(self) -> None:
+        """No more is wanted."""
+        if not self.ended:
+            self._leave()
 
 
 def zipped(head: Head) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from triggerhub.event import Reply
 from triggerhub_http.messages import Field, Refusal
@@ -11,24 +11,34 @@ from triggerhub_http.messages import Field, Refusal
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendCallable
 
-CUT = "cut"
-"""In the state of a request: ends its connection within the answer."""
+CONNECTION = "connection"
+"""In the state of a request: an ``Ending``."""
+
+
+class Ending(Protocol):
+    """How a request's connection ends."""
+
+    def cut(self) -> None:
+        """Now, within the answer."""
+
+    def leave(self) -> None:
+        """With the answer, as the request is not read to its end."""
 
 
 class Caller:
     """Of one request."""
 
-    __slots__ = ("_begun", "_cut", "_ended", "_fields", "_send", "status")
+    __slots__ = ("_begun", "_connection", "_ended", "_fields", "_send", "status")
 
     def __init__(
         self,
         send: ASGISendCallable,
-        cut: Callable[[], None],
+        connection: Ending,
         fields: Callable[[Reply], list[Field]],
     ) -> None:
         """``fields``: of an answer whose length only its own fields say."""
         self._send = send
-        self._cut = cut
+        self._connection = connection
         self._fields = fields
         self._begun = self._ended = False
         self.status = 0
@@ -63,5 +73,5 @@ class Caller:
             return reply
         if not self._ended:
             self.status = 0
-            self._cut()
+            self._connection.cut()
         return None

@@ -162,6 +162,11 @@ class Entry:
         self.status = 0
         """Of the answer, once there is one."""
 
+    @property
+    def wants_body(self) -> bool:
+        """Whether ``check`` needs the whole body."""
+        return self._stated is not None
+
     async def check(self, body: bytes) -> None:
         """Raises Refusal: 403, 409."""
         if self._gate is not None and self._stated is not None:

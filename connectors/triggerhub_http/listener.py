@@ -119,6 +119,11 @@ class Listener:
         """Whether this request is answered before it is delivered."""
         return self._deferred.takes(read_preferences(head.prefer) if head.prefer else NONE)
 
+    def takes_at_once(self, head: Head) -> bool:
+        """Whether the function gets the request while nobody keeps it: its body need not be whole
+        before."""
+        return not head.whole and not self.defers(head)
+
     async def serve(self, head: Head, event: Event) -> Reply:
         """Raises ``Refusal``; CancelledError when the client is gone."""
         if self.stopping:

@@ -113,6 +113,12 @@ class Head:
         )
 
     @property
+    def whole(self) -> bool:
+        """Only the whole body says which event it is, or events."""
+        kind = self.content_type
+        return kind is not None and kind.lower().startswith((STRUCTURED, BATCH))
+
+    @property
     def batch(self) -> bool:
         """Several, by the media type (CloudEvents, HTTP binding, section 3.3)."""
         kind = self.content_type

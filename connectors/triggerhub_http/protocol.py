@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from triggerhub_http.caller import CUT
+from triggerhub_http.caller import CONNECTION
 from triggerhub_http.clients import IDENTITY, Identity, identity
 from triggerhub_http.cycle import Cycle
 from triggerhub_http.framing import Malformed, origin_form
@@ -72,7 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._outgoing = Outgoing(transport, self._outbox, self._may_close)
         super().connection_made(self._outgoing)
         self.identity = identity(transport.get_extra_info("peercert"))
-        self.app_state = {IDENTITY: self.identity, CUT: self._cut}
+        self.app_state = {IDENTITY: self.identity, CONNECTION: self}
         self.flow = Flow(self.transport, self.pipeline)
         self._worker = self.loop.create_task(self._work())
         self._worker.add_done_callback(self.tasks.discard)
@@ -231,6 +231,19 @@ class Protocol(HttpToolsProtocol):
             if self._next is not None:
                 await asyncio.sleep(0)  # a client that sends thousands at once is not alone
 
+    # What the application asks.
+
+    def cut(self) -> None:
+        """End the answer under way where it is."""
+        if self._running is not None:
+            self._running.disconnected = True
+        self.transport.close()
+
+    def leave(self) -> None:
+        """Let the answer under way be the last: its request is not read to its end."""
+        if self._running is not None:
+            self._running.keep_alive = False
+
     # What the server asks.
 
     def expire(self, now: float, patience: float) -> None:
@@ -244,7 +257,9 @@ class Protocol(HttpToolsProtocol):
         elif self._deaf:
             return
         elif self._within_head if answered else (cycle.more_body and cycle is self._running):
-            if silent > patience:
+            if self.flow.read_paused and not answered:
+                self._since = now  # its body is not taken any faster
+            elif silent > patience:
                 message = "the request did not arrive in time"
                 self._refuse(Refusal(408, "RequestTimeout", message))
         elif answered and silent > (patience if cycle is None else KEEP_ALIVE):
@@ -270,7 +285,9 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         waits = cycle is not None and not cycle.response_complete
         if waits and self._within_body:
-            # This answer takes the place of its own.
+            # This answer takes the place of its own, unless that has begun.
+            if cycle.response_started:
+                self._last_words = b""
             cycle.disconnected = True
             cycle.waiting_for_100_continue = False
             cycle.message_event.set()
@@ -284,12 +301,6 @@ class Protocol(HttpToolsProtocol):
     def _hang_up(self) -> None:
         self.transport.write(self._last_words)
         self._linger()
-
-    def _cut(self) -> None:
-        """End the answer under way where it is."""
-        if self._running is not None:
-            self._running.disconnected = True
-        self.transport.close()
 
     def _may_close(self) -> bool:
         if self._within_head or self._within_body:

@@ -8,13 +8,14 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from triggerhub.connector import (
+    Emit,
     GivenBack,
     Installation,
     Position,
@@ -96,6 +97,11 @@ class Function:
         return Outcome(Settled.ACCEPTED, Reply(200, fields, body))
 
     async def __call__(self, event: Event) -> Outcome:
+        if event.request is not None and event.request.rest is not None:
+            data = [event.data]
+            while piece := await event.request.rest.read():
+                data.append(piece)
+            event = replace(event, data=b"".join(data), request=replace(event.request, rest=None))
         self.events.append(event)
         self.now += 1
         self.most = max(self.most, self.now)
@@ -169,8 +175,10 @@ class Rig:
         grace: float = 5.0,
         in_flight: int = 64,
         values: dict[str, bytes] | None = None,
+        emit: Emit | None = None,
     ) -> Listening:
-        """``values``: by the names of environment variables that the source refers to."""
+        """``values``: by the names of environment variables that the source refers to. ``emit``:
+        instead of the function's."""
         function, report = Function(name), Reported()
         made = HTTPSource.model_validate(source or {})
         kept = {one: (values or {})[one.env or ""] for one in references(made)}
@@ -180,7 +188,7 @@ class Rig:
             trigger=name,
             function="handle",
             source=made,
-            emit=function,
+            emit=emit or function,
             in_flight=in_flight,
             grace=grace,
             positions=NoPositions(),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.delivery.test_link import Bench
 from tests.fakes import event
+from triggerhub.delivery.failures import Interrupted
 from triggerhub.delivery.transport import BrokenReply
 from triggerhub.event import Event, Reply, Request, Settled
 
@@ -93,3 +94,14 @@ async def test_an_answer_is_under_way_until_its_caller_goes_away_within_it() -> 
     assert (tally.in_flight, tally.given_back, tally.attempts) == (0, 1, {"2xx": 1})
     (delivery,) = tally.deliveries("")
     assert "before its answer had ended" in delivery.detail
+
+
+async def test_what_a_callers_body_raises_is_raised_and_says_nothing_about_the_function() -> None:
+    bench = Bench(lambda sent: Interrupted(KeyError("the body is too long")))
+    with pytest.raises(KeyError, match="too long"):
+        await bench.link(event(request=Request(method="POST", caller=Listening())))
+    tally = bench.link.tally
+    assert (tally.in_flight, tally.given_back, tally.attempts) == (0, 1, {"none": 1})
+    (delivery,) = tally.deliveries("")
+    assert delivery.detail.endswith("the body is too long', before there was an answer")
+    assert bench.link.problem is None

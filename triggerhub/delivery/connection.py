@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from triggerhub.delivery.failures import Away, BrokenReply, NoReply, Stale, explain
 from triggerhub.delivery.flow import Flow
 from triggerhub.delivery.reading import MAX_HEAD, Reading, framed, length_of, too_large
+from triggerhub.delivery.upload import Upload
 from triggerhub.event import Reply
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Connection(Reading, asyncio.Protocol):
         "_brief",
         "_flow",
         "_idle",
+        "_more",
         "_once",
         "_pace",
         "_paused",
@@ -71,6 +73,8 @@ class Connection(Reading, asyncio.Protocol):
         self._unsent: memoryview | None = None
         self._flow: Flow | None = None
         """Takes what comes of the reply's body after its begin has been handed over."""
+        self._more: Upload | None = None
+        """Sends what is still missing of the request's body."""
 
     def begin(
         self,
@@ -81,11 +85,13 @@ class Connection(Reading, asyncio.Protocol):
         deadline: float,
         once: bool,
         pace: float = 0.0,
+        more: Upload | None = None,
     ) -> asyncio.Future[Reply]:
         """Write a request. The future gets the reply, or ``Away``, ``NoReply``, ``BrokenReply``
         or ``Stale``; after ``Stale`` the connection's room in the pool waits for ``replace``.
         ``once``: no ``Stale`` when some of the request was written. ``pace``: seconds that each
-        piece of a reply may take that is handed over as it comes; 0: none is."""
+        piece of a reply may take that is handed over as it comes; 0: none is. ``more``: sends
+        what follows ``body``; from its first piece on, there is no ``Stale``."""
         pool = self._pool
         future = self.reply = pool.loop.create_future()
         self._keep = keep
@@ -97,12 +103,15 @@ class Connection(Reading, asyncio.Protocol):
         self.deadline = deadline
         if deadline < pool.wake_at:
             pool.arm(deadline)
-        if len(body) <= _PIECE:
+        self._more = more
+        if len(body) <= _PIECE and more is None:
             pool.write_soon(self, head + body)
         else:
             self.write(head)
             self._unsent = memoryview(body)
             self._write_on()
+        if more is not None:
+            more.attach(self)
         return future
 
     def write(self, data: bytes) -> None:
@@ -115,7 +124,7 @@ class Connection(Reading, asyncio.Protocol):
         """Close at once, or ``gently``: with TLS's farewell. Whoever waits is not told."""
         self.open = False
         self.deadline = math.inf
-        self.reply = self._unsent = self._flow = None
+        self.reply = self._unsent = self._flow = self._more = None
         self._pool.forget_idle(self)
         if self.holds_slot:
             self.holds_slot = False
@@ -192,6 +201,8 @@ class Connection(Reading, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._write_on()
+        if self._more is not None:
+            self._more.wake()
 
     def _finish(self) -> None:
         """The reply is as whole as it will be: hand it over, then go idle or close."""
@@ -201,7 +212,8 @@ class Connection(Reading, asyncio.Protocol):
         if self._body:
             body = b"".join(self._body)
             self._body.clear()
-        written = self._unsent is None and self._transport.get_write_buffer_size() == 0
+        whole = self._unsent is None and self._more is None
+        written = whole and self._transport.get_write_buffer_size() == 0
         if not (self._complete and written) or (flow is None and future.done()):
             self.drop()
         elif self._surplus or not self._keep_alive:
@@ -263,7 +275,7 @@ class Connection(Reading, asyncio.Protocol):
         body = b"".join(self._body)
         self._body.clear()
         self._idle = 0
-        self._due(self._pool.loop.time() + self._pace)
+        self.renew()
         future.set_result(Reply(self._status, self._fields, body, rest=flow))
 
     def _flow_on(self, flow: Flow, size: int) -> None:
@@ -278,14 +290,35 @@ class Connection(Reading, asyncio.Protocol):
         self._body.clear()
         if flow.full:
             self._transport.pause_reading()
-            self.deadline = math.inf
-        else:
-            self._due(self._pool.loop.time() + self._pace)
+        self.renew()
 
     def read_on(self) -> None:
         """Whoever has the flow takes more."""
         self._transport.resume_reading()
-        self._due(self._pool.loop.time() + self._pace)
+        self.renew()
+
+    @property
+    def takes(self) -> bool:
+        """Whether more of the request's body can be sent."""
+        return self.open and not self._paused and self._unsent is None
+
+    def send_on(self, data: bytes, *, last: bool) -> None:
+        """A piece of the request's body."""
+        self._once = True
+        self.write(data)
+        if last:
+            self._more = None
+        self.renew()
+
+    def renew(self) -> None:
+        """The function's time begins anew, unless it waits for the caller itself."""
+        flow, more = self._flow, self._more
+        if flow is None and self._brief:
+            return  # what there is of the reply is handed over soon
+        if (more is not None and more.waiting) or (flow is not None and flow.full):
+            self.deadline = math.inf
+        else:
+            self._due(self._pool.loop.time() + self._pace)
 
     def _due(self, deadline: float) -> None:
         self.deadline = deadline

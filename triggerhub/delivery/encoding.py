@@ -87,8 +87,8 @@ def encode_structured(
 def encode_request(
     path: str, host: bytes, event: Event, request: Request, attempt: int = 1
 ) -> tuple[bytes, bytes]:
-    """A request passed on: its own method, sub-path, query, headers and body, with
-    the event's attributes beside them.
+    """A request passed on: its own method, sub-path, query, headers and body (or as much of it as
+    is there, framed), with the event's attributes beside them.
 
     ``path`` is the function's own path and query. Header fields are sent as they came, but for
     those of the connection and those that the hub itself sets.
@@ -111,7 +111,10 @@ def encode_request(
         fields = f"{fields}ce-partitionkey: {_encode(event.key)}\r\n"
     if event.extensions:
         fields += _extension_fields(event.extensions)
-    if data or request.method not in _WITHOUT_BODY:
+    if request.rest is not None:
+        framing, data = _unfinished(data, request.length)
+        fields += framing
+    elif data or request.method not in _WITHOUT_BODY:
         fields = f"{fields}content-length: {len(data)}\r\n"
     parts = [b""]
     trace: list[tuple[bytes, bytes]] = []
@@ -128,6 +131,13 @@ def encode_request(
         f"triggerhub-attempt: {attempt}\r\n"
     ).encode("latin-1")
     return b"".join(parts), data
+
+
+def _unfinished(data: bytes, length: int | None) -> tuple[str, bytes]:
+    """How a body is framed whose rest follows, and its begin."""
+    if length is not None:
+        return f"content-length: {length}\r\n", data
+    return "transfer-encoding: chunked\r\n", b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _target(path: str, request: Request) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from triggerhub.delivery.course import Failure, plain
 from triggerhub.delivery.encoding import encode_request
 from triggerhub.delivery.endpoint import Endpoint
-from triggerhub.delivery.failures import BrokenReply, NoReply
+from triggerhub.delivery.failures import Away, BrokenReply, Interrupted, NoReply
 from triggerhub.delivery.target import Target
-from triggerhub.event import Caller, Event, Reply, Request
+from triggerhub.delivery.upload import Upload
+from triggerhub.event import Caller, Event, Reply, Request, Rest
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of a function's answer that a caller can get who takes it only whole."""
@@ -17,40 +19,85 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
-async def ask(
-    send: Callable[..., Awaitable[Reply]],
-    endpoint: Endpoint,
-    event: Event,
-    request: Request,
-    target: Target,
-) -> Reply:
-    """Send it once. Where the answer has a ``rest``, ``pass_on`` is to follow. Raises ``Away``,
-    ``NoReply`` or ``BrokenReply``."""
-    head, body = encode_request(endpoint.path, endpoint.host_header, event, request)
-    reply = await send(
-        endpoint,
-        head,
-        body,
-        target.timeout,
-        LARGEST_ANSWER,
-        head_request=request.method == "HEAD",
-        once=not _repeatable(request),
-        pace=0.0 if request.caller is None else target.timeout,
-    )
-    if reply.truncated:
-        raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
-    return reply
+class Exchange:
+    """One attempt."""
+
+    __slots__ = ("_endpoint", "_event", "_request", "_send", "_target", "reply")
+
+    def __init__(
+        self,
+        send: Callable[..., Awaitable[Reply]],
+        endpoint: Endpoint,
+        event: Event,
+        request: Request,
+        target: Target,
+    ) -> None:
+        self._send = send
+        self._endpoint = endpoint
+        self._event = event
+        self._request = request
+        self._target = target
+        self.reply: Reply | None = None
+        """As soon as it begins."""
+
+    def run(self) -> Awaitable[Reply]:
+        """Done when all of the answer is with the caller, or in the reply. Raises ``Away``,
+        ``NoReply``, ``BrokenReply``, or ``Interrupted``."""
+        rest = self._request.rest
+        return self._ask(None) if rest is None else self._ask_while_it_comes(rest)
+
+    async def _ask(self, more: Upload | None) -> Reply:
+        endpoint, request, target = self._endpoint, self._request, self._target
+        head, body = encode_request(endpoint.path, endpoint.host_header, self._event, request)
+        reply = self.reply = await self._send(
+            endpoint,
+            head,
+            body,
+            target.timeout,
+            LARGEST_ANSWER,
+            head_request=request.method == "HEAD",
+            once=not _repeatable(request),
+            pace=0.0 if request.caller is None else target.timeout,
+            more=more,
+        )
+        if reply.truncated:
+            raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
+        if reply.rest is not None and request.caller is not None and more is None:
+            await _tell(reply, reply.rest, request.caller)
+            await request.caller.end()
+        return reply
+
+    async def _ask_while_it_comes(self, rest: Rest) -> Reply:
+        """Both bodies at once. An answer that has ended ends the request as well."""
+        failure: Failure | Interrupted | None = None
+        reply, caller = None, self._request.caller
+        length = self._request.length
+        upload = Upload(rest, None if length is None else length - len(self._event.data))
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(upload.run())
+            try:
+                reply = await self._ask(upload)
+                if reply.rest is not None and caller is not None:
+                    await _tell(reply, reply.rest, caller)
+            except (Away, NoReply, BrokenReply, Interrupted) as error:
+                failure = error
+            finally:
+                sending.cancel()
+        rest.close()
+        if failure is not None:
+            raise failure
+        assert reply is not None
+        if reply.rest is not None and caller is not None:
+            await caller.end()
+        return reply
 
 
-async def pass_on(reply: Reply, caller: Caller) -> None:
-    """Tell the caller the answer while it comes. Raises as ``ask`` does, where it breaks off."""
-    rest = reply.rest
-    assert rest is not None
+async def _tell(reply: Reply, rest: Rest, caller: Caller) -> None:
+    """All but the end."""
     try:
         await caller.begin(reply)
         while piece := await rest.read():
             await caller.take(piece)
-        await caller.end()
     finally:
         rest.close()
 

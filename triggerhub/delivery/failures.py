@@ -22,6 +22,14 @@ class BrokenReply(Exception):  # noqa: N818
     """What came back is not one whole HTTP/1.1 reply. The text says how."""
 
 
+class Interrupted(Exception):  # noqa: N818
+    """The request broke off: whoever sends its body raised ``cause``."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause) or "the caller went away")
+        self.cause = cause
+
+
 class Stale(Exception):  # noqa: N818
     """A reused connection ended before any byte of a reply: the server closed it while idle."""
 

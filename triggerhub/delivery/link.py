@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 
 from triggerhub import __version__
 from triggerhub.connector import GivenBack
-from triggerhub.delivery.course import Course, Failure
+from triggerhub.delivery.course import Course, Failure, plain
 from triggerhub.delivery.encoding import (
     encode_binary,
     encode_request,
     encode_structured,
     head_prefix,
 )
-from triggerhub.delivery.exchange import ask, hub_reply, pass_on
+from triggerhub.delivery.exchange import Exchange, hub_reply
+from triggerhub.delivery.failures import Interrupted
 from triggerhub.delivery.handover import Handover
 from triggerhub.delivery.problems import Problems
 from triggerhub.delivery.retry import Policy, Verdict, retry_after
@@ -274,20 +275,24 @@ class Link:
     async def _answer(self, event: Event, request: Request, target: Target) -> Outcome:
         """A synchronous request: one attempt, and whatever the function says goes back."""
         wall, began = time.time(), time.perf_counter()
+        exchange = Exchange(self._send, self._endpoint, event, request, target)
         failure: Failure | None = None
         reply: Reply | None = None
         try:
-            reply = await ask(self._send, self._endpoint, event, request, target)
-            if reply.rest is not None and request.caller is not None:
-                await pass_on(reply, request.caller)
+            reply = await exchange.run()
             if 200 <= reply.status < 300:
                 self._accept(event, wall, began, reply.status)
                 return Outcome(Settled.ACCEPTED, reply)
         except (Away, NoReply, BrokenReply) as error:
             failure, reply = error, None
         except asyncio.CancelledError:
-            self._abandon(event, wall, time.perf_counter() - began, reply)
+            why = "the caller went away, or the trigger stopped"
+            self._abandon(event, wall, time.perf_counter() - began, exchange.reply, why)
             raise
+        except Interrupted as error:
+            seconds = time.perf_counter() - began
+            self._abandon(event, wall, seconds, exchange.reply, plain(str(error)))
+            raise error.cause from None
         course = Course(event, wall)
         self._note(course, wall, time.perf_counter() - began, reply, failure)
         self._waits.ended(course)
@@ -296,13 +301,15 @@ class Link:
         self._store.journal.note(self._remember(course, None))
         return Outcome(None, reply if reply is not None else hub_reply(target, failure))
 
-    def _abandon(self, event: Event, wall: float, seconds: float, begun: Reply | None) -> None:
+    def _abandon(
+        self, event: Event, wall: float, seconds: float, begun: Reply | None, why: str
+    ) -> None:
         """Nobody waits for the answer, or for the rest of it: that says nothing about the
         function."""
         course = Course(event, wall)
-        course.note(wall, seconds, begun, None if begun else NoReply("the caller went away"))
+        course.note(wall, seconds, begun, None if begun else NoReply(why))
         before = "its answer had ended" if begun else "there was an answer"
-        course.fate = f"the caller went away, or the trigger stopped, before {before}"
+        course.fate = f"{why}, before {before}"
         self.tally.attempted(begun.status if begun else None)
         self._store.journal.note(self._remember(course, None))
 

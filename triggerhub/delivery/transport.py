@@ -8,6 +8,7 @@ import ssl
 from triggerhub.delivery.endpoint import Endpoint, parse_endpoint
 from triggerhub.delivery.failures import Away, BrokenReply, NoReply, Stale
 from triggerhub.delivery.pool import Pool
+from triggerhub.delivery.upload import Upload
 from triggerhub.event import Reply
 
 __all__ = ["Away", "BrokenReply", "Endpoint", "NoReply", "Transport", "parse_endpoint"]
@@ -57,6 +58,7 @@ class Transport:
         head_request: bool = False,
         once: bool = False,
         pace: float = 0.0,
+        more: Upload | None = None,
     ) -> Reply:
         """Send one request and return its reply, whatever its status; redirects are not followed.
 
@@ -64,12 +66,14 @@ class Transport:
         ``body``. ``timeout`` seconds cover everything. Up to ``keep`` bytes of the reply's body
         are kept. ``head_request``: the method is HEAD, so the reply has no body. ``pace``: a reply
         that is long, or comes slowly, has a ``rest``, which is to be read or closed; so many
-        seconds may pass before each piece of it. 0: no reply has one.
+        seconds may pass before each piece of it. 0: no reply has one. ``more``: sends what follows
+        ``body``, and is to be run beside; ``pace`` is then the time to take each piece, too.
 
-        Raises ``Away``, ``NoReply`` or ``BrokenReply``. A reused connection that ends before any
-        byte of a reply was closed by the server while idle (RFC 9112, section 9.3.1): the request
-        is then sent once more, on a fresh one; but not, with ``once``, when some of it was written:
-        that is ``Away``, too. Cancelling closes the connection.
+        Raises ``Away``, ``NoReply`` or ``BrokenReply``; with ``more``, ``Interrupted``. A reused
+        connection that ends before any byte of a reply was closed by the server while idle (RFC
+        9112, section 9.3.1): the request is then sent once more, on a fresh one; but not, with
+        ``once``, when some of it was written: that is ``Away``, too. Cancelling closes the
+        connection.
         """
         pool = self._pools.get(endpoint.origin)
         if pool is None:
@@ -78,7 +82,7 @@ class Transport:
         idle = pool.idle
         connection = idle.pop() if idle else await pool.acquire(deadline)
         while True:
-            future = connection.begin(head, body, keep, head_request, deadline, once, pace)
+            future = connection.begin(head, body, keep, head_request, deadline, once, pace, more)
             try:
                 return await future
             except asyncio.CancelledError:
