@@ -51,7 +51,8 @@ class Protocol(HttpToolsProtocol):
         self._outbox = outbox
         self.identity: Identity | None = None
         """Who the client is by its certificate."""
-        self._since = self.loop.time()
+        self.since = self.loop.time()
+        """When the client was last heard, or answered, in seconds of loop time."""
         self._head_size = 0
         """Bytes since a body or a request went on: of a head, of trailers, between chunks."""
         self._deaf = False
@@ -107,7 +108,7 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._since = self.loop.time()
+        self.since = self.loop.time()
 
     def _feed(self, data: bytes) -> None:
         if self._deaf:
@@ -122,7 +123,7 @@ class Protocol(HttpToolsProtocol):
             self._fed = fed
             super().data_received(fed)
         if self._head_size < size or size == len(data):
-            self._since = self.loop.time()  # a head began, or something else than heads came
+            self.since = self.loop.time()  # a head began, or something else than heads came
         elif size > MAX_HEAD:
             message = f"the request's head is longer than {MAX_HEAD} bytes"
             self._refuse(Refusal(431, "HeaderTooLarge", message))
@@ -207,7 +208,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         # As uvicorn's, without its timer: ``expire`` looks after all connections.
-        self._since = self.loop.time()
+        self.since = self.loop.time()
         if self.transport.is_closing():
             return
         if self.pipeline:
@@ -248,7 +249,7 @@ class Protocol(HttpToolsProtocol):
 
     def expire(self, now: float, patience: float) -> None:
         """Give up on a client that keeps the connection waiting. Seconds of loop time."""
-        silent = now - self._since
+        silent = now - self.since
         cycle = self.cycle
         answered = cycle is None or cycle.response_complete
         if self.flow.write_paused or self.transport.is_closing():
@@ -264,6 +265,13 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(Refusal(408, "RequestTimeout", message))
         elif answered and silent > (patience if cycle is None else KEEP_ALIVE):
             self.transport.close()
+
+    @property
+    def idle(self) -> bool:
+        """Nobody waits for anything on it."""
+        answered = self.cycle is None or self.cycle.response_complete
+        waits = self._within_head or self._deaf or self.flow.write_paused
+        return answered and not waits and not self.transport.is_closing()
 
     # How it ends.
 

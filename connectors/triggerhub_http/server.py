@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
+import resource
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from email.utils import formatdate
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,18 @@ import uvicorn
 from triggerhub_http.certificates import Certificates
 from triggerhub_http.outbox import Outbox
 from triggerhub_http.protocol import Protocol
+from triggerhub_http.sockets import BACKLOG, bound, reason, taken
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
     from triggerhub_http.messages import Field
 
-_BACKLOG = 2048
 _ENDING = 2.0
 """Seconds that answers under way get to be written when the server stops."""
+_MOST = 10_000
+"""Connections at once; an idle one takes 8 KB. But no more than three quarters of the files that
+the process may have open: functions, manifests and the store need some, too."""
 
 
 class Server:
@@ -95,13 +98,13 @@ class Server:
                 self._inner.context = self._certificates.load()
             try:
                 if self._shared is None:
-                    self._sockets = await _bind(host.strip("[]"), int(port))
+                    self._sockets = await bound(host.strip("[]"), int(port))
                 else:
-                    self._sockets = _take(await self._shared())
+                    self._sockets = taken(await self._shared())
             except OSError as error:
                 raise OSError(
                     error.errno,
-                    f"cannot listen on {self._address}: {_reason(error)}; choose another with "
+                    f"cannot listen on {self._address}: {reason(error)}; choose another with "
                     "--listen",
                 ) from None
             self._tasks.create_task(self._inner.serve(self._sockets))
@@ -116,10 +119,12 @@ class _Uvicorn(uvicorn.Server):
             uvicorn.Config(
                 app, interface="asgi3", ws="none", lifespan="off", log_config=None,
                 access_log=False, proxy_headers=False, server_header=False, date_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
             )
         )  # fmt: skip
         self._patience = patience
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(_MOST, 3 * files // 4) if files > 0 else _MOST
         self._outbox = Outbox()
         self._listening: list[socket.socket] = []
         self.context: ssl.SSLContext | None = None
@@ -149,7 +154,7 @@ class _Uvicorn(uvicorn.Server):
                 server = await loop.create_server(
                     self._connection,
                     sock=one.dup(),
-                    backlog=_BACKLOG,
+                    backlog=BACKLOG,
                     ssl=self.context,
                     ssl_handshake_timeout=self._patience if tls else None,
                     ssl_shutdown_timeout=_ENDING if tls else None,
@@ -161,8 +166,18 @@ class _Uvicorn(uvicorn.Server):
             raise
         return made
 
-    def _connection(self) -> Protocol:
+    def _connection(self) -> asyncio.Protocol:
+        if len(self.server_state.connections) >= self._most and not self._room_made():
+            return _TurnedAway()
         return Protocol(self._outbox, self.config, self.server_state, {})
+
+    def _room_made(self) -> bool:
+        """By those that were idle for longest: some at once, so that the next ones need not seek.
+        False: nobody is idle."""
+        idle = sorted((one for one in self._connections() if one.idle), key=attrgetter("since"))
+        for one in idle[: max(1, self._most // 16)]:
+            one.transport.abort()
+        return bool(idle)
 
     async def renew(self, context: ssl.SSLContext, *, distrust: bool) -> None:
         """Connections that come from now on are of this one; those that are there stay, except,
@@ -221,46 +236,9 @@ class _Uvicorn(uvicorn.Server):
         return [one for one in self.server_state.connections if isinstance(one, Protocol)]
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets, one for each of the host's addresses (empty: all of this machine)."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
-            sockets.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.setblocking(False)
-            one.bind(address)
-            one.listen(_BACKLOG)
-    except OSError:
-        for one in sockets:
-            one.close()
-        raise
-    return sockets
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
 
-
-def _take(descriptors: Iterable[int]) -> list[socket.socket]:
-    """Sockets that somebody else bound, listening."""
-    sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in descriptors]
-    try:
-        for one in sockets:
-            one.setblocking(False)
-            one.listen(_BACKLOG)
-    except OSError:
-        for one in sockets:
-            one.close()
-        raise
-    return sockets
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "address already in use (another triggerhub, or another program)"
-    # The text of a name that is not found is no errno's.
-    return os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # type: ignore[arg-type]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -552,6 +552,38 @@ async def test_a_client_that_sends_slowly_is_served_and_one_that_stops_is_not() 
             assert (await client.reply())[0] == 408
             assert await client.closed()
         assert await silent.closed()
+
+
+async def test_of_many_clients_the_longest_idle_makes_room_and_nobody_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("triggerhub_http.server._MOST", 8)
+    async with hub() as rig:
+        function = await rig.serve()
+        silent = await rig.client()
+        kept = [await rig.client() for _ in range(5)]
+        for one in kept:
+            one.send(get())
+            assert (await one.reply())[0] == 200
+        halfway = await rig.client()
+        halfway.send("GET / HT")
+        function.open.clear()
+        waiting = await rig.client()
+        waiting.send(get())
+        await function.until(lambda f: f.now == 1)
+        for one in (silent, *kept):
+            waits = await rig.client()
+            waits.send(get())
+            assert await one.closed()
+        await function.until(lambda f: f.now == 7)
+        turned_away = await rig.client()
+        with suppress(ConnectionError):
+            assert await turned_away.closed()
+        function.open.set()
+        halfway.send("TP/1.1\r\nhost: a\r\n\r\n")
+        for one in (halfway, waiting, *rig.clients[8:-1]):
+            assert (await one.reply())[0] == 200
+        assert (await rig.ask(get()))[0] == 200
 
 
 async def test_a_client_that_is_gone_ends_its_delivery_quietly(
