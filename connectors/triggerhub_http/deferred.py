@@ -21,6 +21,8 @@ _JSON = (b"content-type", b"application/json")
 _NOT_KEPT = (b"cache-control", b"no-store")
 _RETRY = (b"retry-after", b"1")
 _TAKEN_AT_ONCE = 4096
+_LONGEST_ID = 1024
+"""Characters: it is part of an address, and that of a header field."""
 _to_json = JSONEncoder(ensure_ascii=False).encode
 
 
@@ -51,6 +53,9 @@ class Deferred:
     async def accept(self, event: Event, preferences: Preferences, *, named: bool) -> Reply:
         """``named``: the request itself says who it is, so a repeat is the same event. Raises
         ``Refusal``."""
+        if len(event.id) > _LONGEST_ID:
+            found = f"found an id of {len(event.id)} characters"
+            raise Refusal(400, "BadRequest", f"{found}, expected at most {_LONGEST_ID}")
         number = await self._put(event, self._window if named else 0.0)
         fate = Fate(waits=True)
         if preferences.wait:

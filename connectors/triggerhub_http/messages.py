@@ -173,6 +173,9 @@ def _note(head: Head, pair: Field) -> None:
         if name == b"content-type":
             head.content_type = text
         elif name == b"idempotency-key":
+            if head.idempotency_key:
+                message = "found 2 Idempotency-Key fields, expected one"
+                raise Refusal(400, "BadRequest", message, close=True)
             head.idempotency_key = text
         elif name == b"ce-id":
             head.event_id = unquote(text)

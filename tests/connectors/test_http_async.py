@@ -63,6 +63,18 @@ async def accepted(rig: Rig, *parts: str) -> dict[str, Any]:
     return told
 
 
+async def test_what_could_not_be_an_address_or_says_who_it_is_twice_is_400(rig: Rig) -> None:
+    await rig.serve({"mode": "Async"})
+    await accepted(rig, post("/", "x", "Idempotency-Key: " + "ü" * 1024))
+    for fields, said in (
+        (["Idempotency-Key: " + "x" * 1025], b"found an id of 1025 characters"),
+        (["Idempotency-Key: a", "Idempotency-Key: b"], b"found 2 Idempotency-Key fields"),
+    ):
+        status, _, body = await rig.ask(post("/", "x", *fields))
+        assert (status, said in body) == (400, True), body
+    assert len(intake(rig).events) == 1
+
+
 async def test_a_request_is_answered_when_it_is_safe_and_not_before(rig: Rig) -> None:
     function = await rig.serve({"mode": "Async", "path": "/in"})
     intake(rig).gate.clear()
