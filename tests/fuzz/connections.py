@@ -1,6 +1,7 @@
 """Bytes on a connection, through the server's protocol and the connector, to a function that
-echoes: whatever they are, what comes back is whole answers of 2xx or 4xx, the connection ends, and
-nobody has anything to log. A fuzzer makes them up (``python -m tests.fuzz connections``)."""
+echoes: whatever they are, what comes back is whole answers of 2xx or 4xx, the connection ends,
+nobody has anything to log, and what the function gets is what another server would read, too. A
+fuzzer makes them up (``python -m tests.fuzz connections``)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from typing import Any, Self
 import looptime
 
 from tests.connectors.test_http_connector import Rig, hub
+from tests.fuzz import second
 from tests.fuzz.requests import BAD_FIELDS, BAD_FIRST, BODIES, FIELDS, FIRST, LENGTHS
+from triggerhub.event import Event
 from triggerhub_http.protocol import Protocol
 
 BATCH = """[{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{}},
@@ -37,6 +40,8 @@ WHOLE, TINY, HALVES, SLOW = range(4)
 TLS, DEAF, STAYS = 4, 8, 16
 """Further ones: no half-closed connection; a client that does not take in what it is told; and one
 that does not end its side."""
+_OTHERWISE = re.compile(b"(?i)gzip|batch")
+"""Where a body is another one to the function."""
 _PIECES = (1 << 20, 3, 40, 40)
 _SILENCE = 31.0
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [A-Z][ A-Za-z'-]*\r\n")
@@ -147,6 +152,8 @@ class Connections:
         self._logged: list[str] = []
         self._log = _Kept(self._logged)
         self._runner = asyncio.Runner(loop_factory=partial(looptime.new_event_loop, noop_cycles=1))
+        self._events: list[Event] = []
+        """Of all functions, in the order in which they came."""
         self._hub = hub()
         self._rig: Rig
 
@@ -162,7 +169,8 @@ class Connections:
         for number, trigger in enumerate(self._triggers):
             # No larger, so that nothing is left to threads: virtual time does not wait for them.
             trigger = {"maxBodySize": 4096} | trigger
-            await self._rig.serve(trigger, name=f"t{number}", values=self._values)
+            function = await self._rig.serve(trigger, name=f"t{number}", values=self._values)
+            function.events = self._events
 
     def __exit__(self, *error: object) -> None:
         self._runner.run(self._close())
@@ -188,10 +196,17 @@ class Connections:
         assert found or not heard or not data.strip(b"\r\n"), "no answer"
         assert not self._logged, self._logged
         assert protocol not in protocol.connections
-        for listening in self._rig.listenings:
-            assert not listening.function.now, "still under way"
-            listening.function.events.clear()
+        assert not any(listening.function.now for listening in self._rig.listenings)
+        self._compare(data)
         return found
+
+    def _compare(self, data: bytes) -> None:
+        """What came to functions with what another server would read."""
+        came = [(one.request.method, one.data) for one in self._events if one.request is not None]
+        self._events.clear()
+        theirs, lenient = second.requests(data)
+        if not lenient and not _OTHERWISE.search(data):
+            assert second.among(came, theirs), ("read in two ways", came, theirs)
 
 
 class _Kept(logging.Handler):
