@@ -1,17 +1,16 @@
-"""One subscription's ticks: which are sent, and that none is lost or sent twice."""
+"""One subscription's slots: which are sent, and what is told of the others."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from datetime import UTC, datetime
 
-from triggerhub.connector import GivenBack, PositionConflict, Subscription, alone
-from triggerhub.event import Event
+from triggerhub.connector import Subscription, alone
 from triggerhub_cron.plan import Plan, Slot
-from triggerhub_cron.record import COUNTS, KEY, Record, tick_id
+from triggerhub_cron.record import Record, tick_id
 from triggerhub_cron.source import Concurrency, CronSource, MissedRuns
 from triggerhub_cron.timer import Timed, Timer
+from triggerhub_cron.under_way import UnderWay
 
 LATEST = 60.0
 """Seconds that a tick may come late (suspend, restart, no room in flight) and is not missed."""
@@ -33,13 +32,10 @@ _QUIET = 60.0
 
 
 class Ticker:
-    """Decides slot after slot. A slot that is sent is on record before that, and until it is
-    settled; so is that all before it are decided."""
+    """Decides slot after slot. That all before it are decided goes on record with a tick."""
 
-    __slots__ = ("_asked", "_draining", "_emitting", "_ended", "_excused", "_fresh", "_held",
-                 "_lock", "_plan", "_record", "_revision", "_running", "_saved", "_slot",
-                 "_subscription", "_tasks", "_timer", "_told", "_unwritten", "_waits",
-                 "entry")  # fmt: skip
+    __slots__ = ("_excused", "_fresh", "_plan", "_slot", "_subscription", "_timer", "_told",
+                 "_under_way", "_unwritten", "_waits", "entry")  # fmt: skip
 
     def __init__(
         self,
@@ -51,27 +47,18 @@ class Ticker:
         """``unwritten``: by name, the due time of a tick that the store did not take."""
         self._subscription = subscription
         self._timer = timer
-        self._tasks = tasks
         self._unwritten = unwritten
         self._plan: Plan = subscription.source.plan(
             f"{subscription.namespace}/{subscription.trigger}"
         )
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._record = Record(0, "")
-        self._revision = 0
-        self._asked = self._saved = 0
-        self._held: frozenset[int] = frozenset()
-        """Those of ``open`` that are on record as this process's."""
-        self._lock: asyncio.Lock | None = None
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._emitting: frozenset[int] = frozenset()
-        """Those whose delivery has begun."""
+        self._under_way = UnderWay(
+            subscription, self._plan.mark, timer, tasks, unwritten, self._look
+        )
         self._slot: Slot | None = None
         self._excused: int | None = None
         """A slot that is sent however late it is."""
         self._fresh = False
         """No slot was decided yet."""
-        self._draining = False
         self._waits = False
         """For room."""
         self._told = -math.inf
@@ -82,44 +69,31 @@ class Ticker:
         ``GivenBack`` when the binding is gone."""
         subscription = self._subscription
         if subscription.own is alone:
-            found = await self._recall()
+            found = await self._under_way.recall()
             subscription.report.connected()
         else:
             # A store that cannot be read shows now, also where it is another process that ticks.
             await subscription.positions.load()
             subscription.report.connected()
             await subscription.own()
-            found = await self._recall()
+            found = await self._under_way.recall()
         try:
             for due in sorted(self._record.open):
-                self._send(due)
+                self._under_way.send(due)
             since = await subscription.turn()
             self._begin(found, since)
             if not found and subscription.source.missed_runs is not MissedRuns.SKIP:
                 # What a hub misses that ends before the first tick is known to the next one.
-                await self._save(self._ask())
+                await self._under_way.save()
             self._timer.add(self, None if self._slot is None else self._slot.at)
-            await self._ended
+            await self._under_way.ended
         finally:
             self._timer.remove(self)
-            await self._drain()
+            await self._under_way.drain()
 
-    async def _recall(self) -> bool:
-        """Read the record; False: there is none."""
-        positions = self._subscription.positions
-        stored = await positions.load()
-        record = Record.read(stored, self._plan.mark)
-        if KEY in stored:
-            self._revision = stored[KEY].revision
-        if record is None:
-            return False
-        self._record, self._held = record, frozenset(record.open)
-        old = record.old_keys(stored)
-        if old:
-            await self._save(self._ask())
-            for key in old:
-                await positions.delete(key)
-        return True
+    @property
+    def _record(self) -> Record:
+        return self._under_way.record
 
     def _begin(self, found: bool, since: float) -> None:
         """Which slot comes first. ``since``: see ``Subscription.turn``."""
@@ -190,11 +164,11 @@ class Ticker:
                 record.missed += 1
                 return True
         if source.concurrency is Concurrency.REPLACE:
-            self._replace(slot.due)
+            self._under_way.replace(slot.due)
             return True
         room = 1 if source.concurrency is Concurrency.FORBID else self._subscription.in_flight
         if len(record.open) < room:
-            self._send(slot.due)
+            self._under_way.send(slot.due)
             return True
         if source.concurrency is Concurrency.FORBID and now - slot.at <= _PROMPT:
             record.skipped += 1
@@ -202,132 +176,15 @@ class Ticker:
         self._waits = True
         return False
 
-    def _replace(self, due: int) -> None:
-        """Send a tick in the place of those under way."""
-        before = list(self._running.values())
-        replaced = set(self._record.open)
-        self._record.open -= replaced
-        self._record.replaced += len(replaced)
-        for one in replaced & self._emitting:
-            self._running[one].cancel()
-        self._send(due, before)
-
-    def _send(self, due: int, before: list[asyncio.Task[None]] | None = None) -> None:
-        self._record.open.add(due)
-        self._running[due] = self._tasks.create_task(self._deliver(due, before or []))
-
-    async def _deliver(self, due: int, before: list[asyncio.Task[None]]) -> None:
-        """Put one tick on record, send it, and take it off. What is not in ``open`` any more was
-        replaced."""
-        record = self._record
-        written = False
-        try:
-            await self._save(self._ask(), beginning=True)
-            written = True
-            if before:
-                await asyncio.wait(before)
-            if due not in record.open or self._draining:
-                return
-            self._emitting |= {due}
-            await self._subscription.emit(self._event(due))
-            self._emitting -= {due}
-            if due in record.open:
-                record.open.discard(due)
-                wanted = self._ask()
-                self._go_on()
-                if not self._draining:
-                    # Nobody waits for this: what many settle at about one time is one commit.
-                    await self._timer.linger()
-                await self._save(wanted)
-        except asyncio.CancelledError:
-            if due in record.open or self._draining:
-                raise
-        except GivenBack as gone:
-            if not self._draining:
-                self._fail(gone)
-        except OSError as error:
-            if not written:
-                self._unwritten.setdefault(self._subscription.name, due)
-            self._fail(error)
-        finally:
-            self._emitting -= {due}
-            del self._running[due]
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """A slot that waits for room may have it now."""
-        if self._waits:
+    def _look(self) -> None:
+        """There may be room for the slot that waits; or another process decided it."""
+        slot = self._slot
+        decided = slot is not None and slot.due <= self._record.past
+        if decided:
+            self._slot = slot = self._plan.after(self._record.past)
+        if decided or self._waits:
             self._waits = False
-            self._timer.arm(self, 0.0)
-
-    def _ask(self) -> int:
-        """For ``_save``: the record as it is now."""
-        self._asked += 1
-        return self._asked
-
-    async def _save(self, wanted: int, *, beginning: bool = False) -> None:
-        """Return when the record as it was when ``wanted`` was asked for, or later, is in the
-        store; what several want is one write. A tick that is ``beginning`` does not ask a store
-        that has just failed: those that queue up while it is away would hold the end of this
-        listener up, each for as long as it waits."""
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        async with self._lock:
-            if self._saved >= wanted:
-                return
-            if beginning and self._ended.done():
-                raise OSError("the store failed for the tick before")
-            writes, held = self._asked, frozenset(self._record.open)
-            positions = self._subscription.positions
-            while True:
-                try:
-                    self._revision = await positions.save(
-                        KEY, self._record.text(), expect=self._revision
-                    )
-                    break
-                except PositionConflict:
-                    await self._meet()
-                    held &= self._record.open
-            self._saved, self._held = writes, held
-
-    async def _meet(self) -> None:
-        """Another process acts for this trigger, too: what it decided first is its own."""
-        stored = await self._subscription.positions.load(KEY)
-        self._revision = stored[KEY].revision if KEY in stored else 0
-        record, theirs = self._record, Record.read(stored, self._plan.mark)
-        if theirs is None:
-            return
-        record.open -= {due for due in record.open - self._held if due <= theirs.past}
-        record.others = theirs.open - self._held - record.open
-        record.past = max(record.past, theirs.past)
-        for count in COUNTS:
-            setattr(record, count, max(getattr(record, count), getattr(theirs, count)))
-        if self._slot is not None and self._slot.due <= record.past:
-            self._slot = self._plan.after(record.past)
-            self._timer.arm(self, None if self._slot is None else self._slot.at)
-
-    async def _drain(self) -> None:
-        """Attempts under way end within the grace time; every other tick stays on record."""
-        self._draining = True
-        emit = self._subscription.emit
-        emit.release()
-        try:
-            if self._running:
-                _, late = await asyncio.wait(
-                    self._running.values(), timeout=self._subscription.grace
-                )
-                for task in late:
-                    task.cancel()
-                if late:
-                    await asyncio.wait(late)
-        finally:
-            emit.resume()
-            if self._ended.done() and not self._ended.cancelled():
-                self._ended.exception()  # seen: a second failure has nobody to tell
-
-    def _fail(self, error: Exception) -> None:
-        if not self._ended.done():
-            self._ended.set_exception(error)
+            self._timer.arm(self, None if slot is None else slot.at)
 
     def _tell(self, now: float) -> None:
         """Say what was not sent."""
@@ -351,15 +208,3 @@ class Ticker:
             record.missed = record.skipped = record.replaced = record.since = 0
             self._told = -math.inf
             self._subscription.report.connected()
-
-    def _event(self, due: int) -> Event:
-        subscription = self._subscription
-        data, kind = subscription.source.payload()
-        return Event(
-            id=tick_id(due),
-            source=f"/cron/{subscription.namespace}/{subscription.trigger}",
-            type="dev.triggerhub.cron.tick",
-            data=data,
-            datacontenttype=kind,
-            time=datetime.fromtimestamp(due, UTC),
-        )
