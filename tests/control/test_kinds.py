@@ -1,4 +1,4 @@
-"""What a kind adds to the hub's half of its spec: places for dead letters in its own system."""
+"""What not every kind has: places for dead letters in its own system, what the hub asks for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from tests.plugins.triggerhub_cellar import CellarConnector, Shelves
 from tests.plugins.triggerhub_echo import EchoConnector
+from triggerhub.connector import Cleanup, SourceModel
 from triggerhub.control.crds import crd
 from triggerhub.control.decoding import decode
-from triggerhub.control.kinds import trigger_spec
+from triggerhub.control.kinds import offered, trigger_spec
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import Manifest, Trigger, Where
 from triggerhub.control.specs import TriggerSpec
@@ -139,3 +140,21 @@ def places(kind: str) -> dict[str, Any]:
     delivery: dict[str, Any] = spec(kind)["properties"]["delivery"]
     found: dict[str, Any] = delivery["properties"]["deadLetter"]["properties"]
     return found
+
+
+def test_what_only_some_kinds_have_is_asked_of_any() -> None:
+    class Plain(SourceModel):
+        topic: str = "a"
+
+    class Cleaned(Plain):
+        cleanup: Cleanup = Cleanup.DELETE
+
+        @property
+        def exposed(self) -> str:
+            return f"as {self.topic}"
+
+    for name in ("cleanup", "exposed"):
+        assert offered(Plain(), name) is None
+        assert offered(None, name) is None
+    assert offered(Cleaned(), "cleanup") is Cleanup.DELETE
+    assert offered(Cleaned(topic="b"), "exposed") == "as b"

@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from triggerhub.connector import LetterPlaces, Order, Reference, SourceModel
+from triggerhub.control.kinds import offered
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
 from triggerhub.delivery.target import Format, Letters, OnExhausted, Replies, Target
@@ -144,7 +145,7 @@ def _join(
     )
     place = delivery.dead_letter.place
     # A place to write answers to. `true` is for a source that answers who asks by itself.
-    answers = isinstance(getattr(trigger.source, "reply", None), SourceModel)
+    answers = isinstance(offered(trigger.source, "reply"), SourceModel)
     target = Target(
         namespace=trigger.namespace,
         trigger=trigger.name,

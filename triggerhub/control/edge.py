@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from triggerhub.control.kinds import offered
 from triggerhub.control.resources import Trigger
 from triggerhub.control.status import Condition, Exposure, State
 from triggerhub.exposure import Exposed
@@ -30,5 +31,5 @@ class NoEdge:
 
 def exposed_of(source: BaseModel | None) -> Exposed | None:
     """What a source asks to be reached from outside; None: nothing."""
-    exposed = getattr(source, "exposed", None)
+    exposed = offered(source, "exposed")
     return exposed if isinstance(exposed, Exposed) else None

@@ -1,4 +1,4 @@
-"""The hub's half of a kind's ``spec`` with what the kind itself adds to it."""
+"""What not every kind has: in its own half of ``spec``, and added to the hub's half."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from copy import copy
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from triggerhub.connector import LetterPlaces
 from triggerhub.control.specs import DeadLetterSpec, DeliverySpec, Spec, TriggerSpec
@@ -26,6 +26,17 @@ def trigger_spec(places: type[LetterPlaces] | None) -> type[TriggerSpec]:
     letters.places = places
     letters.field_rules = (_at_most_one(letters),)
     return _with(TriggerSpec, "delivery", _with(DeliverySpec, "dead_letter", letters))
+
+
+def offered(source: BaseModel | None, name: str) -> Any:
+    """What a source says in a field or property that not every kind has; None where its kind has
+    none. Pydantic takes 8 µs to find that out by itself, for each object anew."""
+    return getattr(source, name) if source is not None and _offers(type(source), name) else None
+
+
+@cache
+def _offers(model: type[BaseModel], name: str) -> bool:
+    return name in model.model_fields or hasattr(model, name)
 
 
 def spec_rules(places: type[LetterPlaces] | None) -> tuple[Rule, ...]:

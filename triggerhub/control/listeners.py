@@ -25,6 +25,7 @@ from triggerhub.connector import (
 from triggerhub.control.binding import Listening
 from triggerhub.control.connectors import Connectors
 from triggerhub.control.inboxes import Inboxes
+from triggerhub.control.kinds import offered
 from triggerhub.control.plugins import Kind
 from triggerhub.control.report import SourceState
 from triggerhub.delivery.dispatcher import Dispatcher
@@ -51,7 +52,7 @@ class _Slot:
 
 def to_be_sought(source: BaseModel) -> bool:
     """Its positions are to be moved, which is done while it is paused, too."""
-    return getattr(source, "seek", None) is not None
+    return offered(source, "seek") is not None
 
 
 def inboxed(source: BaseModel) -> bool:
@@ -61,7 +62,7 @@ def inboxed(source: BaseModel) -> bool:
 
 def to_be_cleaned(source: BaseModel | None) -> bool:
     """What its source keeps for a binding is to go with the trigger."""
-    return getattr(source, "cleanup", None) is Cleanup.DELETE
+    return offered(source, "cleanup") is Cleanup.DELETE
 
 
 async def _seek(connector: Connector[Any], subscription: Subscription[Any]) -> None:
