@@ -11,15 +11,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import nats.errors
-import structlog
 
-from triggerhub.backoff import backoff
 from triggerhub.nats.client import Client, Denied, Refusal
-from triggerhub.nats.connection import Connection
-from triggerhub.nats.problems import explain_jetstream
 from triggerhub.sentence import leaf
+from triggerhub.store.jetstream.reach import Reach, words
 from triggerhub.store.jetstream.streams import NOT_FOUND, Stream
-from triggerhub.store.records import StoreError, Trouble
+from triggerhub.store.records import StoreError
 
 T = TypeVar("T")
 
@@ -29,16 +26,12 @@ PATIENCE = 5.0
 _NO_MESSAGE = 10037
 _NOT_DELETED = (_NO_MESSAGE, 10057)
 _CHANGED = (10071, 10164)  # the second: while another write to the subject is under way
-_REPLICATED = (2, 10)
 _FULL = (10077, 10023, 10047)
 """The stream could not store it, resources of the account, of the server."""
 _PASSES = (NOT_FOUND, 10008, 10009)
 """The stream is gone, and made anew; JetStream is starting; it has no leader now."""
 _AGAIN = 0.1
-_LONGEST = 5.0
 _AT_ONCE = 64
-
-log = structlog.get_logger(__name__)
 
 
 class Changed(Exception):  # noqa: N818 - what happened, not a fault
@@ -62,113 +55,16 @@ class Message:
 
 
 class Server:
-    """One connection and what is asked over it. ``keep`` runs beside it, as a task of the owner.
+    """What is asked of the servers.
 
     A call waits some seconds for servers that are away, and raises ``StoreError`` then; what has
     no answer is asked again, so each request does the same when it comes twice.
     """
 
-    def __init__(self, connection: Connection, streams: Iterable[Stream], where: str) -> None:
-        self._connection = connection
+    def __init__(self, reach: Reach, streams: Iterable[Stream]) -> None:
+        self._reach = reach
         self._streams = list(streams)
-        self._where = where
-        self._client: Client | None = None
-        """One that found all streams."""
-        self._trouble = "the servers have not said yet that it can be used"
-        self._told = ""
-        self._heard = False
-        """Whether they can be used has been found out once."""
-        self._refused = False
-        """The servers say that it cannot be used, and will say so again."""
-        self._old = False
-        self._noted: dict[str, str] = {}
-        """What streams have otherwise than was asked for, by their names."""
-        self._turned = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._under_way: dict[asyncio.Timeout, Client] = {}
-        """What is asked now, and over which connection."""
         self.patience = PATIENCE
-
-    @property
-    def trouble(self) -> Trouble | None:
-        """None: all streams were found over the connection that there is."""
-        if self._client is not None and not self._client.gone:
-            return None
-        return Trouble(f"store {self._where}: {self._trouble}", self._refused or not self._heard)
-
-    async def keep(self) -> None:
-        """Until cancelled: see to the streams on each connection that is made."""
-        async with asyncio.TaskGroup() as tasks:
-            watched: Client | None = None
-            failures = 0
-            while True:
-                client = self._connection.client
-                if client is None or client.gone:
-                    if (problem := self._connection.problem) is not None:
-                        refused = problem.reason != "ServerUnreachable"
-                        self._away(problem.text, refused=refused)
-                    await self._connection.changed()
-                    continue
-                if client is not watched:
-                    watched = client
-                    tasks.create_task(self._abort(client))
-                self._wake.clear()
-                client.wakes.add(self._wake)
-                if not await self._prepare(client):
-                    failures += 1
-                    await asyncio.sleep(backoff(failures, _AGAIN, _LONGEST))
-                    continue
-                failures = 0
-                await self._wake.wait()
-                self._client = None
-
-    async def _abort(self, client: Client) -> None:
-        """When it is lost, what was asked over it has no answer any more."""
-        await client.lost.wait()
-        now = asyncio.get_running_loop().time()
-        for scope, asked in self._under_way.items():
-            if asked is client and not scope.expired():
-                scope.reschedule(now)
-
-    async def _over(self, client: Client, work: Awaitable[T]) -> T:
-        """Raises ``TimeoutError`` once the connection is lost, besides what the work raises."""
-        async with asyncio.timeout(None) as scope:
-            self._under_way[scope] = client
-            try:
-                return await work
-            finally:
-                del self._under_way[scope]
-
-    async def _prepare(self, client: Client) -> bool:
-        name = ""
-        try:
-            for stream in self._streams:
-                name = stream.name
-                note = await self._over(client, stream.prepare(client))
-                if note and self._noted.get(name) != note:
-                    self._noted[name] = note
-                    log.warning("store.stream_differs", stream=name, found=note)
-        except (StoreError, OSError, nats.errors.Error) as error:
-            refused = isinstance(
-                error, StoreError | Refusal | Denied | nats.errors.NoRespondersError
-            )
-            self._away(_words(error, name), refused=refused)
-            return False
-        self._look_at_version(client)
-        self._here(client)
-        return True
-
-    def _look_at_version(self, client: Client) -> None:
-        found = client.connected_server_version
-        replicated = any(stream.config.get("num_replicas", 1) > 1 for stream in self._streams)
-        if replicated and (found.major, found.minor) < _REPLICATED and not self._old:
-            self._old = True
-            log.warning(
-                "store.servers_too_old",
-                found=f"nats-server {found.major}.{found.minor}",
-                expected="2.10 or newer: with several replicas, older ones confirm two hubs' "
-                "writes to the same entry, and keep one",
-            )
 
     async def put(
         self,
@@ -194,8 +90,8 @@ class Server:
                     return stored
                 raise Changed(str(error)) from None
             if error.number in _FULL:
-                raise Full(f"store {self._where} are full: {error}") from None
-            raise self._error(str(error)) from error
+                raise Full(f"store {self._reach.where} are full: {error}") from None
+            raise self._reach.error(str(error)) from error
         return int(answer["seq"])
 
     async def _sequence(self, subject: str, message_id: str) -> int | None:
@@ -217,7 +113,7 @@ class Server:
         except Refusal as error:
             if error.number == _NO_MESSAGE:
                 return None
-            raise self._error(str(error)) from error
+            raise self._reach.error(str(error)) from error
         found = answer["message"]
         return Message(
             found["subject"],
@@ -271,75 +167,42 @@ class Server:
         except Refusal as error:
             if error.number in _NOT_DELETED:
                 return False
-            raise self._error(str(error)) from error
+            raise self._reach.error(str(error)) from error
         return True
 
     async def max_payload(self) -> int:
         """Bytes of a message, headers included, that the server takes. Raises ``StoreError``."""
-        return (await self._reached(self._deadline())).max_payload
+        return (await self._reach.client(self._deadline())).max_payload
 
     async def _ask(self, subject: str, request: Mapping[str, Any] | None = None) -> Any:
         try:
             return await self._do(lambda client: client.ask(subject, request))
         except Refusal as error:
-            raise self._error(str(error)) from error
+            raise self._reach.error(str(error)) from error
 
     async def _do(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Raises ``Refusal`` and ``StoreError``."""
         deadline = self._deadline()
         while True:
-            client = await self._reached(deadline)
+            client = await self._reach.client(deadline)
             try:
-                return await self._over(client, work(client))
+                return await self._reach.over(client, work(client))
             except Refusal as error:
                 if error.number not in _PASSES:
                     raise
                 failure: Exception = error
             except (Denied, nats.errors.MaxPayloadError) as error:
-                raise self._error(_words(error, "")) from error
+                raise self._reach.error(words(error)) from error
             except (OSError, nats.errors.Error) as error:
                 failure = error
             if isinstance(failure, Refusal | nats.errors.NoRespondersError):
-                self._wake.set()  # the stream may be gone
+                self._reach.look_again()
             if asyncio.get_running_loop().time() >= deadline:
-                raise self._error(_words(failure, "")) from failure
+                raise self._reach.error(words(failure)) from failure
             await asyncio.sleep(_AGAIN)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.patience
-
-    async def _reached(self, deadline: float) -> Client:
-        while (client := self._client) is None or client.gone:
-            self._client = None
-            if self._refused:
-                raise self._error(self._trouble)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._turned.wait()
-            except TimeoutError:
-                raise self._error(self._trouble) from None
-        return client
-
-    def _here(self, client: Client) -> None:
-        if self._told:
-            log.info("store.available", store=self._where)
-        self._client, self._told, self._trouble = client, "", "the connection was lost"
-        self._turn(refused=False)
-
-    def _away(self, trouble: str, *, refused: bool = False) -> None:
-        self._client, self._trouble = None, trouble
-        if not self._told:
-            log.warning("store.unavailable", store=self._where, error=trouble)
-        self._told = trouble
-        self._turn(refused=refused)
-
-    def _turn(self, *, refused: bool) -> None:
-        self._heard, self._refused = True, refused
-        turned, self._turned = self._turned, asyncio.Event()
-        turned.set()
-
-    def _error(self, text: str) -> StoreError:
-        return StoreError(f"store {self._where}: {text}")
 
 
 async def together(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
@@ -362,11 +225,3 @@ def _headers(block: bytes) -> dict[str, str]:
         if colon:
             found[name] = value.strip()
     return found
-
-
-def _words(error: Exception, stream: str) -> str:
-    if isinstance(error, Refusal) and error.number != NOT_FOUND:
-        return f"stream {stream}: {error}" if stream else str(error)
-    if isinstance(error, StoreError | nats.errors.MaxPayloadError):
-        return str(error).removeprefix("nats: ")
-    return explain_jetstream(error, stream or "of the store").text

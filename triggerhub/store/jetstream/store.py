@@ -17,6 +17,7 @@ from triggerhub.store.jetstream.journal import JetStreamJournal
 from triggerhub.store.jetstream.letters import JetStreamDeadLetters
 from triggerhub.store.jetstream.place import Accesses, place_of
 from triggerhub.store.jetstream.positions import Claims, JetStreamPositions
+from triggerhub.store.jetstream.reach import Reach
 from triggerhub.store.jetstream.server import Server
 from triggerhub.store.jetstream.streams import streams_of
 from triggerhub.store.records import Room, StoreError, Trouble, Waiting
@@ -60,7 +61,8 @@ class JetStreamStore:
         streams = streams_of(place, read_only=read_only)
         self._streams = streams
         self._connection = _Connection(Accesses(place, environ))
-        self._server = Server(self._connection, streams, str(place))
+        self._reach = Reach(self._connection, streams, str(place))
+        self._server = Server(self._reach, streams)
         self._claims = Claims(self._server, streams, secrets.token_hex(16))
         self._dead_letters = JetStreamDeadLetters(self._server, streams.dead_letters)
         self._journal = JetStreamJournal(self._server, streams.journal)
@@ -74,7 +76,7 @@ class JetStreamStore:
     @property
     def trouble(self) -> Trouble | None:
         """Of the servers, as they were last heard of."""
-        return self._server.trouble
+        return self._reach.trouble
 
     @property
     def dead_letters(self) -> JetStreamDeadLetters:
@@ -107,7 +109,7 @@ class JetStreamStore:
 
     async def __aenter__(self) -> JetStreamStore:
         await self._tasks.__aenter__()
-        for duty in (self._connection.run(), self._server.keep()):
+        for duty in (self._connection.run(), self._reach.keep()):
             self._running.append(self._tasks.create_task(duty))
         self._scribe = self._tasks.create_task(self._journal.keep_writing())
         return self
