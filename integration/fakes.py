@@ -105,6 +105,20 @@ class FakeReport:
         return self.states[-1] if self.states else ""
 
 
+class FakeProgress:
+    """What a replay said of itself."""
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[int, str, str]] = []
+        self.marks: list[tuple[int, str]] = []
+
+    def window(self, size: int, until: str, note: str = "") -> None:
+        self.windows.append((size, until, note))
+
+    def reached(self, size: int, since: str) -> None:
+        self.marks.append((size, since))
+
+
 class Listening:
     """One ``listen`` under way."""
 

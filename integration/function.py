@@ -4,6 +4,7 @@ script, honestly or not."""
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 import struct
@@ -164,6 +165,21 @@ async def huge(wire: Wire) -> int | None:
     for _ in range(1024):
         await wire.write(_MEBIBYTE)
     return 200
+
+
+def unreliable(seed: int) -> Script:
+    """Now and then a 500 or a 503; a short while for each answer."""
+    chance = random.Random(seed)
+
+    def script(call: Call) -> Answer:
+        drawn = chance.random()
+        if drawn < 0.05:
+            return reply(500)
+        if drawn < 0.07:
+            return reply(503)
+        return reply(200, after=chance.uniform(0, 0.02))
+
+    return script
 
 
 class Function:

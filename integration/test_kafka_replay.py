@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from integration import kafka_tools as tools
-from integration.fakes import FakeEmit, FakeReport, eventually
+from integration.fakes import FakeEmit, FakeProgress, FakeReport, eventually
 from integration.function import Call, Function, answering, reply
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
@@ -35,20 +35,6 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def minute(n: int) -> datetime:
     return BEGIN + timedelta(minutes=n)
-
-
-class Told:
-    """What a replay said of itself."""
-
-    def __init__(self) -> None:
-        self.windows: list[tuple[int, str, str]] = []
-        self.marks: list[tuple[int, str]] = []
-
-    def window(self, size: int, until: str, note: str = "") -> None:
-        self.windows.append((size, until, note))
-
-    def reached(self, size: int, since: str) -> None:
-        self.marks.append((size, since))
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ class Run:
         elif isinstance(topics, dict):
             which = topics
         source = KafkaSource.model_validate({**which, "brokers": [kafka.broker]})
-        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), Told()
+        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), FakeProgress()
         made = subscription(source, name="shop.replayed.f", report=self.report, in_flight=4)
         self._subscription = replace(made, emit=self.emit)
 

@@ -16,7 +16,7 @@ import fastavro
 import pytest
 
 from integration import kafka_tools as tools
-from integration.fakes import FakeEmit, FakeReport, Listening, eventually, listening
+from integration.fakes import FakeEmit, FakeProgress, FakeReport, Listening, eventually, listening
 from integration.function import ACCEPT, HALF, Answer, answering, hang, reply, server_context
 from integration.hub import function, running
 from integration.registry import SchemaRegistry, basic, registering
@@ -24,7 +24,6 @@ from integration.servers import Kafka
 from integration.streams import Stream, kafka_trigger
 from integration.test_kafka_letters import command, made, refuse
 from integration.test_kafka_letters import kafka_trigger as letters_to
-from integration.test_kafka_replay import Told
 from integration.test_kafka_security import Values, known, secret, sockets, told
 from triggerhub.connector import Connector, Installation
 from triggerhub.testing.fakes import subscription
@@ -308,7 +307,7 @@ async def test_a_replay_reads_with_the_schemas_too_and_waits_for_the_registry(
     registry.answer = reply(503)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         connector = KafkaConnector(Installation())
-        tasks.create_task(connector.replay(bound, "Earliest", None, Told()))
+        tasks.create_task(connector.replay(bound, "Earliest", None, FakeProgress()))
         await eventually(lambda: "SchemaRegistryUnreachable" in report.states, "a report of it")
         assert not emit.begun
         registry.answer = None

@@ -8,9 +8,8 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from integration.function import Answer, Call, Function, answering, reply
+from integration.function import Call, Function, answering, unreliable
 from integration.hub import Hub, function, running
 from integration.servers import Kafka
 from integration.story import RETRY, twice
@@ -26,21 +25,6 @@ from integration.streams import (
 
 RECORDS = int(os.environ.get("SOAK", "10000"))
 SEED = 1
-
-
-def unreliable(seed: int) -> Any:
-    """Now and then a 500 or a 503; a short while for each answer."""
-    chance = random.Random(seed)
-
-    def script(call: Call) -> Answer:
-        drawn = chance.random()
-        if drawn < 0.05:
-            return reply(500)
-        if drawn < 0.07:
-            return reply(503)
-        return reply(200, after=chance.uniform(0, 0.02))
-
-    return script
 
 
 class Ledger:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from integration.fakes import FakeEmit, FakeReport, eventually
+from integration.fakes import FakeEmit, FakeProgress, FakeReport, eventually
 from integration.kinesis_proxy import error, faults, hollow
 from integration.kinesis_servers import KEY_ID, REGION, SECRET, Kinesis
 from integration.kinesis_streams import NAME, kinesis_story
@@ -35,20 +35,6 @@ FIRST = "shardId-000000000000"
 KEYS = 5
 
 
-class Told:
-    """What a replay said of itself."""
-
-    def __init__(self) -> None:
-        self.windows: list[tuple[int, str, str]] = []
-        self.marks: list[tuple[int, str]] = []
-
-    def window(self, size: int, until: str, note: str = "") -> None:
-        self.windows.append((size, until, note))
-
-    def reached(self, size: int, since: str) -> None:
-        self.marks.append((size, since))
-
-
 class Run:
     """One replay, made by hand."""
 
@@ -64,7 +50,7 @@ class Run:
             }
         )  # fmt: skip
         self.positions = MemoryPositions()
-        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), Told()
+        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), FakeProgress()
         made = subscription(
             source, name="shop.replayed.f", report=self.report, in_flight=4,
             positions=self.positions, values={secret: SECRET.encode()},

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from integration import nats_tools as tools
-from integration.fakes import FakeEmit, FakeReport, eventually
+from integration.fakes import FakeEmit, FakeProgress, FakeReport, eventually
 from integration.function import Call, answering
 from integration.hub import function, running
 from integration.nats_flow import Flow
@@ -42,26 +42,12 @@ async def made(nats: Nats) -> str:
     return name
 
 
-class Told:
-    """What a replay said of itself."""
-
-    def __init__(self) -> None:
-        self.windows: list[tuple[int, str, str]] = []
-        self.marks: list[tuple[int, str]] = []
-
-    def window(self, size: int, until: str, note: str = "") -> None:
-        self.windows.append((size, until, note))
-
-    def reached(self, size: int, since: str) -> None:
-        self.marks.append((size, since))
-
-
 class Run:
     """One replay, made by hand."""
 
     def __init__(self, nats: Nats, stream: str, handle: Any = None, **rest: Any) -> None:
         source = NATSSource.model_validate({"stream": stream, "servers": [nats.server], **rest})
-        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), Told()
+        self.emit, self.report, self.told = FakeEmit(handle), FakeReport(), FakeProgress()
         bound = subscription(source, name="shop.replayed.f", report=self.report, in_flight=4)
         self._subscription = replace(bound, emit=self.emit)
 
@@ -148,7 +134,7 @@ async def test_a_stream_that_is_not_there_and_a_core_subject_cannot_be_replayed(
     source = NATSSource.model_validate({"subject": "a", "servers": [nats.server]})
     async with NATSConnector(Installation()) as connector:
         with pytest.raises(ValueError, match="core NATS keeps nothing"):
-            await connector.replay(subscription(source), "All", None, Told())
+            await connector.replay(subscription(source), "All", None, FakeProgress())
 
 
 async def test_a_replay_goes_on_when_the_server_is_killed_in_its_midst(own_nats: Nats) -> None:

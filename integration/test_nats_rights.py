@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from integration import nats_tools as tools
-from integration.fakes import listening
+from integration.fakes import FakeProgress, listening
 from integration.nats_servers import Nats
-from integration.test_nats_replay import Told
 from triggerhub.connector import Installation, Letter, NotTaken, Reference, Subscription, Unreadable
 from triggerhub.event import Reply
 from triggerhub.testing.fakes import subscription
@@ -99,7 +98,7 @@ async def all_goes(
     async with listening(connector, source, name="shop.orders.f", values=_VALUES) as running:
         await running.accepted(3)
         event = running.emit.accepted[0]
-    await connector.replay(bound(), "All", None, Told())
+    await connector.replay(bound(), "All", None, FakeProgress())
     assert event.origin is not None
     letter = Letter(id="1", event=event, origin=event.origin(), evidence={"reason": "Rejected"})
     laid = await connector.lay_down(bound(), _DEAD, letter)

@@ -6,9 +6,8 @@ import random
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from integration.function import ACCEPT, Answer, Call, answering, hang, reply
+from integration.function import ACCEPT, Answer, Call, answering, hang, reply, unreliable
 from integration.hub import function, running
 from integration.nats_flow import Flow
 from integration.nats_servers import Nats
@@ -22,21 +21,6 @@ def by_subject(calls: list[Call]) -> list[Call]:
     for call in calls:
         call.headers["ce-partitionkey"] = call.key.rpartition(".")[2]
     return calls
-
-
-def unreliable(seed: int) -> Any:
-    """Now and then a 500 or a 503; a short while for each answer."""
-    chance = random.Random(seed)
-
-    def script(call: Call) -> Answer:
-        drawn = chance.random()
-        if drawn < 0.05:
-            return reply(500)
-        if drawn < 0.07:
-            return reply(503)
-        return reply(200, after=chance.uniform(0, 0.02))
-
-    return script
 
 
 def test_a_hub_that_is_killed_again_and_again_loses_nothing(nats: Nats, tmp_path: Path) -> None:
