@@ -10,7 +10,7 @@ from functools import partial
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from triggerhub.connector import Problem, Progress, Subscription
+from triggerhub.connector import Problem, Progress, Subscription, now_and_then
 from triggerhub.event import Event, Outcome
 from triggerhub.sentence import leaf
 from triggerhub.window import OffsetTracker, Window
@@ -27,7 +27,6 @@ from triggerhub_kafka.spans import Spans, find_spans
 from triggerhub_kafka.topics import find_topics
 
 _WITHIN = 30.0
-_TELL_EVERY = 0.5
 _LOOK_EVERY = 3.0
 _LOOK_WITHIN = 4.0
 
@@ -106,16 +105,14 @@ class Replay:
         return ",".join(say_places(offsets, several=several))
 
     async def _send(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            watching = [tasks.create_task(self._watch()), tasks.create_task(self._tell())]
+        async with now_and_then(self._tell_reached), asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch())
             try:
                 async with self._window:
                     await self._pump()
                     await self._settled()
             finally:
-                self._tell_reached()
-                for task in watching:
-                    task.cancel()
+                watching.cancel()
 
     async def _pump(self) -> None:
         consumer = self._consumer
@@ -180,11 +177,6 @@ class Replay:
         while any(tracker.open() for tracker in self._trackers.values()):
             self._change.clear()
             await self._change.wait()
-
-    async def _tell(self) -> None:
-        while True:
-            await asyncio.sleep(_TELL_EVERY)
-            self._tell_reached()
 
     def _tell_reached(self) -> None:
         reached = {}

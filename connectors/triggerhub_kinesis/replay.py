@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
 
-from triggerhub.connector import Problem, Progress, Subscription
+from triggerhub.connector import Problem, Progress, Subscription, now_and_then
 from triggerhub.sentence import leaf
 from triggerhub.window import Window
 from triggerhub_kinesis.client import Access, Client
@@ -21,8 +22,6 @@ from triggerhub_kinesis.reader import PROBLEMS, Reader, Source
 from triggerhub_kinesis.source import KinesisSource
 from triggerhub_kinesis.spans import Span, find_spans, say_places
 from triggerhub_kinesis.stream import Batch, Shard, Stream, Summary, in_order
-
-_TELL_EVERY = 0.5
 
 
 class ReplayError(Exception):
@@ -73,21 +72,19 @@ class Replay:
         end: datetime,
     ) -> None:
         self._done = {shard: asyncio.Event() for shard in spans}
-        async with asyncio.TaskGroup() as telling:
-            tell = telling.create_task(self._tell(spans, begin, end))
-            try:
-                async with Window(self._subscription) as window, asyncio.TaskGroup() as tasks:
-                    source = self._subscription.source
-                    shared = Source(self._stream, source, window, self._health, self._explained)
-                    shared.retention = summary.retention
-                    self._health.begun()
-                    for shard in in_order({name: shards[name] for name in spans}):
-                        pace = self._paces.of(self._access, self._stream.name, shard.id)
-                        reader = _Past(shared, shard.id, spans[shard.id], end, pace)
-                        tasks.create_task(self._read(reader, shard))
-            finally:
-                self._tell_reached(spans, begin, end)
-                tell.cancel()
+        async with (
+            now_and_then(partial(self._tell_reached, spans, begin, end)),
+            Window(self._subscription) as window,
+            asyncio.TaskGroup() as tasks,
+        ):
+            source = self._subscription.source
+            shared = Source(self._stream, source, window, self._health, self._explained)
+            shared.retention = summary.retention
+            self._health.begun()
+            for shard in in_order({name: shards[name] for name in spans}):
+                pace = self._paces.of(self._access, self._stream.name, shard.id)
+                reader = _Past(shared, shard.id, spans[shard.id], end, pace)
+                tasks.create_task(self._read(reader, shard))
 
     async def _read(self, reader: _Past, shard: Shard) -> None:
         """After the shards that were split or merged into it."""
@@ -98,11 +95,6 @@ class Replay:
         await reader.run()
         await reader.settled()
         self._done[shard.id].set()
-
-    async def _tell(self, spans: Mapping[str, Span], begin: datetime, end: datetime) -> None:
-        while True:
-            await asyncio.sleep(_TELL_EVERY)
-            self._tell_reached(spans, begin, end)
 
     def _tell_reached(self, spans: Mapping[str, Span], begin: datetime, end: datetime) -> None:
         """How far the slowest of those is that are begun: the others come after them."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
-from triggerhub.connector import Progress, Subscription, Telling
+from triggerhub.connector import Progress, Subscription, Telling, now_and_then
 from triggerhub.event import Event, Outcome
 from triggerhub.nats.client import Client
 from triggerhub.nats.connection import Connection
@@ -27,7 +27,6 @@ from triggerhub_nats.source import NATSSource, Start
 from triggerhub_nats.starts import filters, from_sequence, passing_consumer, sequence_of
 from triggerhub_nats.writing import PROBLEMS
 
-_TELL_EVERY = 0.5
 _LOOK_EVERY = 5.0
 _TRY_EVERY = 1.0
 _PAUSE = 0.2
@@ -92,15 +91,9 @@ class Replay:
         except PROBLEMS as error:
             raise ReplayError(explain_jetstream(error, self._stream).text) from error
         try:
-            async with asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(self._tell())
-                try:
-                    async with self._window:
-                        await self._read_all()
-                        await self._settled()
-                finally:
-                    self._tell_reached()
-                    telling.cancel()
+            async with now_and_then(self._tell_reached), self._window:
+                await self._read_all()
+                await self._settled()
         except BaseExceptionGroup as group:
             raise leaf(group) from group
 
@@ -228,11 +221,6 @@ class Replay:
         while self._tracker.open():
             self._change.clear()
             await self._change.wait()
-
-    async def _tell(self) -> None:
-        while True:
-            await asyncio.sleep(_TELL_EVERY)
-            self._tell_reached()
 
     def _tell_reached(self) -> None:
         oldest = self._tracker.committable() if self._tracker.open() else None

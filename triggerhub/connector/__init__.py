@@ -51,7 +51,7 @@ from triggerhub.connector.subscription import (
     alone,
     at_once,
 )
-from triggerhub.connector.telling import Problem, Telling
+from triggerhub.connector.telling import Problem, Telling, now_and_then
 
 __all__ = [
     "Cleaner",
@@ -93,4 +93,5 @@ __all__ = [
     "Upcoming",
     "alone",
     "at_once",
+    "now_and_then",
 ]

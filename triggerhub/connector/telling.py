@@ -1,10 +1,15 @@
-"""How a source is, told when it changes."""
+"""How a source is, told when it changes; and how far a replay is, now and then."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from triggerhub.connector.subscription import Report
+
+_EVERY = 0.5
 
 
 class Problem(NamedTuple):
@@ -37,3 +42,22 @@ class Telling:
         if not self._well or note != self._told:
             self._well, self._told = True, note
             self._report.connected(*(note or ()))
+
+
+@asynccontextmanager
+async def now_and_then(tell: Callable[[], None]) -> AsyncIterator[None]:
+    """Call ``tell`` while the block runs, and at its end, as ``Progress.reached`` wants it. What
+    the block raises comes in a group."""
+    async with asyncio.TaskGroup() as tasks:
+        telling = tasks.create_task(_again_and_again(tell))
+        try:
+            yield
+        finally:
+            tell()
+            telling.cancel()
+
+
+async def _again_and_again(tell: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_EVERY)
+        tell()
