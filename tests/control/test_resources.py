@@ -15,17 +15,16 @@ from triggerhub.control.decoding import decode
 from triggerhub.control.plugins import Kind
 from triggerhub.control.resources import (
     DeliverySpec,
-    Format,
     Function,
     FunctionSpec,
     LabelSelector,
     Manifest,
-    OnExhausted,
     RetryPolicy,
     Trigger,
     TriggerSpec,
     Where,
 )
+from triggerhub.delivery.target import Format, OnExhausted
 from triggerhub.durations import go_duration, seconds
 
 

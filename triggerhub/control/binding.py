@@ -14,7 +14,7 @@ from triggerhub.connector import LetterPlaces, Order, Reference, SourceModel
 from triggerhub.control.kinds import offered
 from triggerhub.control.resources import Function, ResourceKey, Trigger
 from triggerhub.delivery.retry import Policy
-from triggerhub.delivery.target import Format, Letters, OnExhausted, Replies, Target
+from triggerhub.delivery.target import Letters, Replies, Target
 
 
 class Outward(Letters, Replies, Protocol):
@@ -138,7 +138,7 @@ def _join(
         trigger=trigger.name,
         function=function.name,
         source=trigger.source,
-        order=Order(delivery.order),
+        order=delivery.order,
         in_flight=delivery.in_flight,
         created=trigger.created,
         values=values,
@@ -151,7 +151,7 @@ def _join(
         trigger=trigger.name,
         function=function.name,
         url=url,
-        format=Format(delivery.format),
+        format=delivery.format,
         timeout=delivery.timeout,
         retry=Policy(
             attempts=delivery.retry.attempts,
@@ -159,7 +159,7 @@ def _join(
             max=delivery.retry.max,
             max_age=delivery.retry.max_age,
         ),
-        on_exhausted=OnExhausted(delivery.on_exhausted),
+        on_exhausted=delivery.on_exhausted,
         dead_letter_url=delivery.dead_letter.url,
         letters=None if place is None else outlets(listening, place),
         replies=outlets(listening, None) if answers else None,

@@ -23,6 +23,7 @@ from triggerhub.control.scalars import (
     VariableName,
     VariableValue,
 )
+from triggerhub.delivery.target import Format, OnExhausted
 from triggerhub.durations import Duration, go_duration
 from triggerhub.fields import Checked, Rule
 
@@ -42,21 +43,6 @@ class Spec(Checked):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
-
-
-class Format(StrEnum):
-    """How an event is sent (CloudEvents HTTP protocol binding, section 3)."""
-
-    BINARY = "Binary"
-    STRUCTURED = "Structured"
-
-
-class OnExhausted(StrEnum):
-    """What becomes of an event that its function did not accept."""
-
-    DEAD_LETTER = "DeadLetter"
-    BLOCK = "Block"
-    DROP = "Drop"
 
 
 class OnFunctionDelete(StrEnum):

@@ -12,14 +12,14 @@ from triggerhub.store.records import DeadLetter, Elsewhere
 
 
 class Format(StrEnum):
-    """CloudEvents content mode of a request."""
+    """How an event is sent (CloudEvents HTTP protocol binding, section 3)."""
 
     BINARY = "Binary"
     STRUCTURED = "Structured"
 
 
 class OnExhausted(StrEnum):
-    """What becomes of an event that its function will not accept."""
+    """What becomes of an event that its function did not accept."""
 
     DEAD_LETTER = "DeadLetter"
     BLOCK = "Block"
