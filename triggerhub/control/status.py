@@ -249,10 +249,11 @@ def seek_shape(seek: Sought) -> dict[str, str]:
 
 def paused_message(source: SourceState | None) -> str:
     """What is said of a paused trigger, or of one binding of it; ``source``: how its seek stands,
-    where it has one."""
+    where it has one, or how it takes events into its inbox."""
     if source is None or source.attached is not False:
         return "spec.paused is true"
-    return f"spec.paused is true; its seek is not done: {source.reason}: {source.message}"
+    what = "" if source.reason.startswith("Inbox") else "its seek is not done: "
+    return f"spec.paused is true; {what}{source.reason}: {source.message}"
 
 
 def _ready(
