@@ -121,6 +121,27 @@ class Database:
         except (sqlite3.Error, StoreError, ValueError, OverflowError) as error:
             return Done(error=self._explain(error))
 
+    def check_room(self, size: int, reserve: int) -> None:
+        """Raises ``StoreError`` where ``size`` bytes more would leave less than ``reserve`` on the
+        disk, or than a quarter of a small one. To remove takes room, too, and to take the WAL into
+        the file: what has filled its disk could never be emptied again."""
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:
+            return
+        kept = min(reserve, disk.f_blocks * disk.f_frsize // 4)
+        # They are written twice: to the WAL, and to the file.
+        left = disk.f_bavail * disk.f_frsize - 2 * size
+        if left < kept:
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (page,) = self._db.execute("PRAGMA page_size").fetchone()
+            left += free * page
+        if left < kept:
+            raise StoreError(
+                f"{self.file} cannot grow: the disk is full, but for the {kept // 1024**2} MiB "
+                "that it takes to remove what is there"
+            )
+
     def _write_one(self, work: Work) -> Done:
         """Raises ``sqlite3.Error`` when the whole transaction is lost."""
         db = self._db
@@ -154,6 +175,8 @@ class Database:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(db)
         db.execute("PRAGMA synchronous = FULL")
+        # Debian's SQLite would write each page again that a large event had.
+        db.execute("PRAGMA secure_delete = FAST")
         db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
         migrate(db, str(self.file))
 

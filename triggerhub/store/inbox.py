@@ -18,6 +18,8 @@ _NUMBERS = 1 << 40
 """So many numbers each inbox has."""
 _AT_ONCE = 2_000
 """So many entries a purge removes in one transaction."""
+_RESERVE = 16 * 1024 * 1024
+"""Bytes of the disk that are not filled: more than other works need, which go on."""
 _ROWS = 64
 """So many one statement writes, or looks for."""
 _KNOWN = f"""SELECT key, number FROM once
@@ -90,6 +92,7 @@ class SQLiteInbox:
                     known[item.key] = last
                     keys.append((inbox.id, item.key, last, now + item.window))
         if rows:
+            self._writer.check_room(size - inbox.size, _RESERVE)
             _insert(db, "INSERT INTO inbox", rows)
             _insert(db, "INSERT OR REPLACE INTO once", keys)
             db.execute(

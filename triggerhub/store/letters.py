@@ -13,6 +13,9 @@ from triggerhub.store.writer import Writer
 
 _DELETED_AT_ONCE = 500
 """So that a purge of millions lets others write in between."""
+_RESERVE = 8 * 1024 * 1024
+"""Bytes of the disk that are not filled. Inboxes leave more: what they hold may become dead
+letters."""
 
 
 class SQLiteDeadLetters:
@@ -26,15 +29,17 @@ class SQLiteDeadLetters:
         """Durable (synced to disk) when it returns. Adding an id twice is no error: the first
         stays."""
         row = letter_row(letter)
+        size = sum(len(part) for part in row if part)
 
         def write(db: sqlite3.Connection) -> None:
+            self._writer.check_room(size, _RESERVE)
             db.execute(
                 f"INSERT INTO dead_letters ({LETTER_COLUMNS}, stored)"  # noqa: S608 - a constant
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 (*row, self._clock()),
             )
 
-        await self._writer.write(write, size=len(letter.event.data))
+        await self._writer.write(write, size=size)
 
     async def list(
         self, selection: Selection, *, limit: int = 100, after: str = ""

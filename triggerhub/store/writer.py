@@ -74,6 +74,10 @@ class Writer:
         result: T = await self._submit(work, None, None, 0)
         return result
 
+    def check_room(self, size: int, reserve: int) -> None:
+        """For works that let the file grow: see ``Database.check_room``. Raises ``StoreError``."""
+        self._database.check_room(size, reserve)
+
     async def serve(self) -> None:
         """Until ``stop``; what is queued by then is still done."""
         loop = asyncio.get_running_loop()
