@@ -112,6 +112,17 @@ class TestData:
             await eventually_settled(nats, orders)
         assert running.emit.data() == [b"b", b"a", b"b"]
 
+    async def test_requests_that_are_answered_whole_are_followed_by_others_at_once(
+        self, nats: Nats, orders: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Servers since 2.10 say that such a request is over, with the number of a conflict."""
+        await tools.publish(nats.server, f"{orders}.a", *[b"x"] * 600)
+        with caplog.at_level("INFO", "triggerhub.nats"):
+            async with listen(nats, orders) as running:
+                await running.accepted(600)
+                await eventually_settled(nats, orders)
+        assert "pull_forgotten" not in caplog.text
+
 
 class TestStart:
     @pytest.mark.parametrize(

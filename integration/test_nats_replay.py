@@ -159,6 +159,19 @@ async def test_a_replay_goes_on_when_the_server_is_killed_in_its_midst(own_nats:
     assert await consumers(own_nats, stream) == []
 
 
+async def test_a_replay_of_many_messages_has_one_consumer(nats: Nats) -> None:
+    stream = await made(nats)
+    await tools.publish(nats.server, f"{stream}.a", *[b"x"] * 990)
+    made_ = f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{stream}.*"
+    async with tools.connected(nats.server) as client:
+        consumers_made = await client.subscribe(made_)
+        await client.flush()
+        run = await Run(nats, stream)("All")
+        await client.flush()
+        assert consumers_made.pending_msgs == 1
+    assert run.told.marks[-1] == (1000, "1001")
+
+
 async def test_a_stream_that_is_deleted_ends_its_replay(nats: Nats) -> None:
     stream = f"replayed{next(_numbers)}"
     await tools.create_stream(nats.server, stream, f"{stream}.>")

@@ -18,6 +18,9 @@ _SILENCE = 12.0
 _BATCH = 256
 _LEAST_BYTES = 8 * 1024 * 1024
 _MOST_HELD = 32 * 1024 * 1024
+_OVER = ("Message Size Exceeds MaxBytes", "Batch Completed")
+"""What a 409 says of a request that was worked on. The second is said since nats-server 2.10, of
+each that names a size and got all that it asked for."""
 
 
 class Forgotten(Exception):  # noqa: N818 - a fact about the requests
@@ -48,7 +51,7 @@ class Pull:
 
     def status(self, message: Msg) -> None:
         """What the server says of a request (ADR-13): 100 heartbeat; 404, 408: it is over; 409:
-        it is over, or worse; 503: nobody listens to it."""
+        it is over, or worse; 503: nobody listens to it; any other: it is refused."""
         headers = message.headers or {}
         code = headers.get("Status")
         text = headers.get("Description", "")
@@ -57,7 +60,7 @@ class Pull:
             return
         # What was asked for and did not come.
         self._due -= int(headers.get("Nats-Pending-Messages") or self._due)
-        if code == "503" or (code == "409" and "MaxBytes" not in text):
+        if code not in (None, "404", "408") and text not in _OVER:
             self._forgotten = text or "no responders"
 
     async def ask(self, held: int, size: int) -> None:
