@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -79,6 +82,17 @@ class Outgoing(asyncio.Transport):
             self._transport.write(unwritten[0])
         else:
             self._transport.writelines(unwritten)
+
+    def left(self) -> int:
+        """Bytes that the client has not taken in yet, the kernel's included."""
+        try:
+            asked = fcntl.ioctl(
+                self._transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4)
+            )
+        except OSError:
+            asked = bytes(4)
+        queued: int = struct.unpack("i", asked)[0]
+        return self._transport.get_write_buffer_size() + queued
 
     def end(self) -> None:
         """Close, after what is written already."""

@@ -53,6 +53,8 @@ class Protocol(HttpToolsProtocol):
         """Who the client is by its certificate."""
         self.since = self.loop.time()
         """When the client was last heard, or answered, in seconds of loop time."""
+        self._left = 0
+        """Bytes that the client had not taken in, when it was last waited for to take them."""
         self._head_size = 0
         """Bytes since a body or a request went on: of a head, of trailers, between chunks."""
         self._deaf = False
@@ -109,6 +111,7 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.since = self.loop.time()
+        self._left = self._outgoing.left()
 
     def _feed(self, data: bytes) -> None:
         if self._deaf:
@@ -254,12 +257,16 @@ class Protocol(HttpToolsProtocol):
         answered = cycle is None or cycle.response_complete
         if self.flow.write_paused or self.transport.is_closing():
             if silent > patience:
-                self.transport.abort()
+                left = self._outgoing.left()
+                if left < self._left:  # it takes something in, if slowly
+                    self._left, self.since = left, now
+                else:
+                    self.transport.abort()
         elif self._deaf:
             return
         elif self._within_head if answered else (cycle.more_body and cycle is self._running):
             if self.flow.read_paused and not answered:
-                self._since = now  # its body is not taken any faster
+                self.since = now  # its body is not taken any faster
             elif silent > patience:
                 message = "the request did not arrive in time"
                 self._refuse(Refusal(408, "RequestTimeout", message))

@@ -12,6 +12,7 @@ import pytest
 from tests.connectors.test_http_connector import Client, Rig, get, hub, post
 from triggerhub.connector import GivenBack
 from triggerhub.event import Event, Outcome, Reply, Settled
+from triggerhub_http.protocol import Protocol
 
 LONG = bytes(range(256)) * 2048  # 512 KiB
 EVENT = b'{"specversion":"1.0","id":"1","source":"s","type":"t","data":"%b"}' % (b"x" * 500_000)
@@ -129,32 +130,58 @@ async def test_what_must_be_whole_before_is_whole(
         assert len(event.data) >= 256 * 1024
 
 
+async def connection_of(rig: Rig) -> Protocol:
+    """The only one."""
+    while not (found := rig.connector._server._inner._connections()):
+        await asyncio.sleep(0.005)
+    (connection,) = found
+    return connection
+
+
 async def test_a_pause_of_the_function_is_not_the_clients() -> None:
+    go_on = asyncio.Event()
+
     async def serve(event: Event) -> Reply:
-        await asyncio.sleep(1.0)
+        await go_on.wait()
         return await measured(event)
 
-    async with hub(patience=0.2) as rig:
+    async with hub() as rig, asyncio.timeout(10):
         await serving(rig, serve)
-        status, _, said = await rig.ask(get("/", FIELDS, method="POST"), LONG)
-        assert (status, said) == (200, b"%d" % len(LONG))
+        client = await rig.client()
+        client.send(get("/", FIELDS, method="POST"), LONG)
+        connection = await connection_of(rig)
+        while not connection.flow.read_paused:
+            await asyncio.sleep(0.005)
+        now = connection.since
+        for later in (31.0, 62.0):
+            connection.expire(now + later, 30.0)
+        go_on.set()
+        assert (await client.reply())[2] == b"%d" % len(LONG)
 
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_client_that_stalls_is_cut_off_with_408_where_no_answer_has_begun(
     begun: bool,
 ) -> None:
+    reading = asyncio.Event()
+
     async def serve(event: Event) -> Reply:
         assert event.request is not None
         assert event.request.caller is not None
         if begun:
             await event.request.caller.begin(Reply(200, (), b"some"))
+        reading.set()
         return await measured(event)
 
-    async with hub(patience=0.3) as rig:
+    async with hub() as rig, asyncio.timeout(10):
         function = await serving(rig, serve)
         client = await rig.client()
         client.send(get("/", FIELDS, method="POST"), LONG[:-1])
+        await reading.wait()
+        connection = await connection_of(rig)
+        while connection.flow.read_paused or len(connection.cycle.body):
+            await asyncio.sleep(0.005)
+        connection.expire(connection.since + 31.0, 30.0)
         said = await rest_of_reply(client)
         assert said.startswith(b"HTTP/1.1 200 OK" if begun else b"HTTP/1.1 408 ")
         if begun:
@@ -249,3 +276,30 @@ async def test_an_answer_that_has_begun_is_cut_when_the_grace_time_is_over() -> 
             assert (await client.reader.readuntil(b"some")).startswith(b"HTTP/1.1 200")
         await listening.stop()
         assert await client.closed()
+
+
+async def test_a_client_that_takes_in_little_is_not_taken_for_one_that_takes_in_nothing() -> None:
+    async def serve(event: Event) -> Reply:
+        return Reply(200, (), bytes(64 * 2**20))
+
+    async with hub() as rig:
+        await serving(rig, serve)
+        client = await rig.client()
+        client.send(get())
+        async with asyncio.timeout(10):
+            connection = await connection_of(rig)
+            while not connection.flow.write_paused:
+                await asyncio.sleep(0.005)
+            now = connection.since
+            for more in (20.0, 40.0, 60.0):
+                connection.expire(now + more, 30.0)
+                assert not connection.transport.is_closing()
+                left = connection._outgoing.left()
+                while connection._outgoing.left() == left:
+                    await client.reader.read(2**20)
+            # It reads no more, once its own buffer is full.
+            at = now + 60.0
+            while not connection.transport.is_closing():
+                await asyncio.sleep(0.05)
+                at += 40.0
+                connection.expire(at, 30.0)

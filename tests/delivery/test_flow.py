@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -173,17 +174,20 @@ async def test_who_does_not_read_holds_up_the_function_however_long(tls: bool) -
 
     mine, theirs = _contexts("127.0.0.1") if tls else (None, None)
     async with serving(script, tls=mine) as server, transporting(ssl_context=theirs) as transport:
-        begun, rest = await flowing(transport, server, pace=0.1)
+        begun, rest = await flowing(transport, server)
+        (pool,) = transport._pools.values()
+        (connection,) = pool.connections
         before = -1
         while before != sent:  # the kernel's buffers fill up
             before = sent
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         assert sent < size // 2
-        # More time has passed than a piece has: it was not the function that took it.
+        assert connection.deadline == math.inf  # it is not the function that takes its time
         got = len(begun)
         for _ in range(200):
             got += len(await rest.read())
         assert got > 200 * 1024
+        assert connection.deadline < math.inf or rest.full  # type: ignore[attr-defined]
         await eventually(lambda: sent > before)
         rest.close()
         await eventually(lambda: server.open == 0)

@@ -222,7 +222,7 @@ class Connection(Reading, asyncio.Protocol):
             if self._head_request:
                 self._new_parser()  # the old one may wait for a body
             if flow is not None and flow.full:
-                self._transport.resume_reading()
+                self._transport.resume_reading()  # a loop may bring what it had before the pause
             self.reply = self._flow = None
             self._used = True
             self._pool.release(self)
