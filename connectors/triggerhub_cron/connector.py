@@ -9,6 +9,7 @@ from datetime import datetime
 from types import TracebackType
 
 from triggerhub.connector import Installation, Subscription, Upcoming
+from triggerhub_cron.record import Unwritten
 from triggerhub_cron.source import CronSource
 from triggerhub_cron.ticker import Ticker
 from triggerhub_cron.timer import Timer
@@ -20,7 +21,8 @@ class CronConnector:
 
     A tick is on record before it is sent, and until it is settled: one that was under way when
     the process died is sent again, first, and under the same id. A tick whose record could not be
-    written is sent when the store is back. A time at or before the last tick is not due again,
+    written is sent when the store is back; one that is settled, and could not be taken off the
+    record, is not sent again. A time at or before the last tick is not due again,
     whatever the clock says.
     """
 
@@ -32,7 +34,7 @@ class CronConnector:
     ) -> None:
         """``clock`` returns seconds since the epoch; waiting is the event loop's."""
         self._timer = Timer(clock)
-        self._unwritten: dict[str, int] = {}
+        self._unwritten = Unwritten()
 
     async def __aenter__(self) -> CronConnector:
         self._tasks = asyncio.TaskGroup()

@@ -83,3 +83,14 @@ class Record:
     def old_keys(self, stored: Mapping[str, Position]) -> list[str]:
         """What this record stands for now."""
         return [key for key in stored if key == _LAST or key.startswith(_TICK)]
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """What the store did not take while it was away, by the trigger's name. The next listener, in
+    the same process, knows it from here."""
+
+    begun: dict[str, int] = field(default_factory=dict)
+    """A tick that was not sent, as it could not be put on record."""
+    settled: dict[str, set[int]] = field(default_factory=dict)
+    """Those that were, and could not be taken off: they are not to be sent again."""

@@ -7,7 +7,7 @@ import math
 
 from triggerhub.connector import Subscription, alone
 from triggerhub_cron.plan import Plan, Slot
-from triggerhub_cron.record import Record, tick_id
+from triggerhub_cron.record import Record, Unwritten, tick_id
 from triggerhub_cron.source import Concurrency, CronSource, MissedRuns
 from triggerhub_cron.timer import Timed, Timer
 from triggerhub_cron.under_way import UnderWay
@@ -42,9 +42,8 @@ class Ticker:
         subscription: Subscription[CronSource],
         timer: Timer,
         tasks: asyncio.TaskGroup,
-        unwritten: dict[str, int],
+        unwritten: Unwritten,
     ) -> None:
-        """``unwritten``: by name, the due time of a tick that the store did not take."""
         self._subscription = subscription
         self._timer = timer
         self._unwritten = unwritten
@@ -98,7 +97,7 @@ class Ticker:
     def _begin(self, found: bool, since: float) -> None:
         """Which slot comes first. ``since``: see ``Subscription.turn``."""
         record, now = self._record, self._timer.clock()
-        self._excused = self._unwritten.pop(self._subscription.name, None)
+        self._excused = self._unwritten.begun.pop(self._subscription.name, None)
         if not found:
             created = self._subscription.created.timestamp()
             record.past = math.floor(max(min(since, now), min(created, now)))

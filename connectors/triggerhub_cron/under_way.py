@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from triggerhub.connector import GivenBack, PositionConflict, Subscription
 from triggerhub.event import Event
-from triggerhub_cron.record import COUNTS, KEY, Record, tick_id
+from triggerhub_cron.record import COUNTS, KEY, Record, Unwritten, tick_id
 from triggerhub_cron.source import CronSource
 from triggerhub_cron.timer import Timer
 
@@ -27,12 +27,11 @@ class UnderWay:
         mark: str,
         timer: Timer,
         tasks: asyncio.TaskGroup,
-        unwritten: dict[str, int],
+        unwritten: Unwritten,
         look: Callable[[], None],
     ) -> None:
-        """``mark``: of the plan. ``unwritten``: by name, the due time of a tick that the store did
-        not take. ``look`` is called when there may be room for a tick more, and when another
-        process has decided more slots."""
+        """``mark``: of the plan. ``look`` is called when there may be room for a tick more, and
+        when another process has decided more slots."""
         self._subscription = subscription
         self._mark = mark
         self._timer = timer
@@ -62,6 +61,7 @@ class UnderWay:
         if record is None:
             return False
         self.record, self._held = record, frozenset(record.open)
+        record.open -= self._unwritten.settled.get(self._subscription.name, set())
         old = record.old_keys(stored)
         if old:
             await self.save()
@@ -94,8 +94,8 @@ class UnderWay:
     async def _deliver(self, due: int, before: list[asyncio.Task[None]]) -> None:
         """Put one tick on record, send it, and take it off. What is not in ``open`` any more was
         replaced."""
-        record = self.record
-        written = False
+        record, name = self.record, self._subscription.name
+        written = settled = False
         try:
             await self._save(self._ask(), beginning=True)
             written = True
@@ -108,6 +108,7 @@ class UnderWay:
             self._emitting -= {due}
             if due in record.open:
                 record.open.discard(due)
+                settled = True
                 wanted = self._ask()
                 self._look()
                 if not self._draining:
@@ -122,7 +123,9 @@ class UnderWay:
                 self._fail(gone)
         except OSError as error:
             if not written:
-                self._unwritten.setdefault(self._subscription.name, due)
+                self._unwritten.begun.setdefault(name, due)
+            elif settled:
+                self._unwritten.settled.setdefault(name, set()).add(due)
             self._fail(error)
         finally:
             self._emitting -= {due}
@@ -158,6 +161,7 @@ class UnderWay:
                     await self._meet()
                     held &= self.record.open
             self._saved, self._held = writes, held
+            self._unwritten.settled.pop(self._subscription.name, None)
 
     async def _meet(self) -> None:
         """Another process acts for this trigger, too: what it decided first is its own."""
