@@ -29,7 +29,7 @@ ACCEPTED = Outcome(Settled.ACCEPTED)
 Handle = Callable[[Event], Awaitable[None]]
 
 
-async def eventually(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
+async def eventually(holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
     """Wait until it holds; fail with ``what`` after ``within`` seconds."""
     deadline = time.monotonic() + within
     while not holds():

@@ -206,7 +206,7 @@ class Hub:
         """All that it wrote to stdout and stderr."""
         return self.log.read_text(errors="replace")
 
-    def wait(self, holds: Callable[[], bool], what: str, within: float = 30.0) -> None:
+    def wait(self, holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
         """Wait for a condition, bounded; fails with the end of the hub's log."""
         end = time.monotonic() + within
         while not holds():

@@ -146,13 +146,13 @@ def test_each_of_many_statuses_is_written_once(
         )
     before = written(room.server)
     with hub_of(room, tmp_path) as hub:
-        hub.wait(lambda: reasons(room) == {"Ready": MANY}, "every status", 90)
+        hub.wait(lambda: reasons(room) == {"Ready": MANY}, "every status", 200)
         first = written(room.server) - before
         room.delete("Function", "handle")
-        hub.wait(lambda: reasons(room) == {"FunctionNotFound": MANY}, "every loss", 90)
+        hub.wait(lambda: reasons(room) == {"FunctionNotFound": MANY}, "every loss", 200)
         second = written(room.server) - before - first
         room.apply(function("handle", target.url))
-        hub.wait(lambda: reasons(room) == {"Ready": MANY}, "every return", 90)
+        hub.wait(lambda: reasons(room) == {"Ready": MANY}, "every return", 200)
         assert hub.stop() == 0
         before = written(room.server)
         hub.start()

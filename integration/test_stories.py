@@ -407,7 +407,6 @@ def test_http_faults_of_callers_and_functions_have_their_status(tmp_path: Path) 
         "/in/half": HALF,
         "/in/hang": hang,
         "/in/reset": reset,
-        "/in/huge": huge,
         "/in/chunked": CHUNKED,
         "/in/continue": CONTINUE,
         "/in/close": CLOSE,
@@ -447,9 +446,6 @@ def test_http_faults_of_callers_and_functions_have_their_status(tmp_path: Path) 
         assert (status, message) == (504, "function f gave no answer within 1 s")
         assert time.monotonic() - began > 0.9
         assert error("/web/reset")[0] == 503
-        before = hub.resident()
-        assert error("/web/huge")[0] == 502
-        assert hub.resident() - before < 300
         for _ in range(3):
             assert ask(hub, "/web/chunked")[:2] == (200, b"hello, world")
             assert ask(hub, "/web/continue")[:2] == (200, b"continued")
