@@ -76,7 +76,8 @@ def measure(number: int, source: dict[str, str]) -> tuple[list[float], float, fl
     with (
         tempfile.TemporaryDirectory(prefix="triggerhub-bench-") as folder,
         punctual(Path(folder, "notes")) as url,
-        running(Path(folder), "--plain", start=False) as hub,
+        # Not beside the notes: a hub looks at what changes where its folder of manifests lies.
+        running(Path(folder, "hub"), "--plain", start=False) as hub,
     ):
         hub.write("f.yaml", function("sink", url))
         made = (trigger("CronTrigger", f"t{n}", "sink", source) for n in range(number))
