@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -95,9 +95,14 @@ class Reported:
         types = {held.type for held in self.conditions}
         return self._timeless(types) == other._timeless(types)
 
-    def _timeless(self, types: set[str]) -> Reported:
-        conditions = (replace(held, since="") for held in self.conditions if held.type in types)
-        return replace(self, conditions=tuple(sorted(conditions, key=_type)))
+    def _timeless(self, types: set[str]) -> tuple[object, ...]:
+        conditions = sorted(
+            (held.type, held.status, held.reason, held.message)
+            for held in self.conditions
+            if held.type in types
+        )
+        return (self.generation, conditions, self.bindings, self.seeks, self.cleanup, self.url,
+                self.address)  # fmt: skip
 
     def as_status(self) -> dict[str, Any]:
         """As the API server takes it."""
@@ -187,10 +192,6 @@ def _reason(reason: str) -> str:
         return reason
     fit = _NO_REASON.sub("", reason)[:LONGEST_REASON].strip("_,:0123456789")
     return fit or "Unspecified"
-
-
-def _type(held: Held) -> str:
-    return held.type
 
 
 def _sought(value: object) -> Sought | None:
