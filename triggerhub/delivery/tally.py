@@ -24,8 +24,8 @@ class Tally:
     received = accepted + filtered + dead + dropped + given_back + in_flight."""
 
     __slots__ = (
-        "_attempts", "accepted", "buckets", "dead", "dropped", "filtered", "given_back",
-        "received", "recent", "seconds",
+        "_attempts", "_recent", "accepted", "buckets", "dead", "dropped", "filtered", "given_back",
+        "received", "seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,7 +38,15 @@ class Tally:
         self._attempts = [0] * 6  # by the first digit of the status; at 0 those without a reply
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
-        self.recent: deque[_Plain | Delivery] = deque(maxlen=RECENT)
+        self._recent: deque[_Plain | Delivery] | None = None
+
+    @property
+    def recent(self) -> deque[_Plain | Delivery]:
+        """The latest deliveries, the newest last. Made with the first: an empty one is large, and
+        of thousands of bindings most carry little."""
+        if self._recent is None:
+            self._recent = deque(maxlen=RECENT)
+        return self._recent
 
     @property
     def attempts(self) -> dict[str, int]:
@@ -83,7 +91,7 @@ class Tally:
 
     def deliveries(self, binding: str) -> Iterator[Delivery]:
         """The latest deliveries, newest first."""
-        for item in reversed(self.recent):
+        for item in reversed(self._recent or ()):
             yield item if isinstance(item, Delivery) else _spell_out(binding, item)
 
 
