@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from triggerhub.connector import Position, Positions
 
 MEMBER = "member/"
-DEAD_AFTER = 8.0
-"""Seconds without a sign of life."""
+DEAD_AFTER = 3.5
+"""Seconds without a sign of life, seen at every look: two are missing. Who is only slow loses
+nothing by it, since its claims say what is its own; and in a store whose claims end by the clock
+of who looks at them (JetStream) nobody looks before, so that both times add up."""
 _FORGET_AFTER = 60.0
 
 

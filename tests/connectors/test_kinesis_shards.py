@@ -104,12 +104,12 @@ async def test_a_member_that_gives_no_sign_is_dead_and_later_forgotten() -> None
     both = sorted([one.me, two.me])
     assert await one.alive(await positions.load()) == both
     for _ in range(3):
-        now[0] += 4.0
+        now[0] += 3.0
         await two.beat()
         assert await one.alive(await positions.load()) == both
-    now[0] += 7.0
+    now[0] += 3.0
     assert await one.alive(await positions.load()) == both
-    now[0] += 2.0
+    now[0] += 1.0
     assert await one.alive(await positions.load()) == [one.me]
     assert MEMBER + two.me in store.positions
     now[0] += 60.0
