@@ -21,6 +21,8 @@ _LARGEST = 2**40
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
+LARGEST_KEPT = 512 * 1024 * 1024
+"""Bytes of an event that is kept before it is delivered: every store can hold it in one piece."""
 _ONCE = "a path with each {name} once, in whatever case"
 
 
@@ -181,7 +183,8 @@ class HTTPSource(SourceModel):
     @property
     def max_body(self) -> int:
         """Bytes."""
-        return _bytes(self.max_body_size)
+        asked = _bytes(self.max_body_size)
+        return asked if self.mode == "Sync" else min(asked, LARGEST_KEPT)
 
     @field_validator("host")
     @classmethod

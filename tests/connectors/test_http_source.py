@@ -33,6 +33,16 @@ def test_a_size_is_bytes_or_a_quantity(size: int | str, expected: int) -> None:
     assert HTTPSource.model_validate({"maxBodySize": size}).max_body == expected
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("Sync", 2**31), ("Async", 2**29), ("Prefer", 2**29)]
+)
+def test_what_may_have_to_be_kept_is_no_larger_than_stores_can_hold(
+    mode: str, expected: int
+) -> None:
+    source = HTTPSource.model_validate({"maxBodySize": "2Gi", "mode": mode})
+    assert source.max_body == expected
+
+
 def test_a_host_is_compared_in_lower_case() -> None:
     assert HTTPSource.model_validate({"host": "*.Example.COM"}).host == "*.example.com"
 
