@@ -127,10 +127,10 @@ class Listening:
         self.report = report
         self.task = task
 
-    async def connected(self, within: float = 30.0) -> None:
+    async def connected(self, within: float = 60.0) -> None:
         await self.state("Connected", within)
 
-    async def state(self, state: str, within: float = 30.0, *, ends: bool = False) -> None:
+    async def state(self, state: str, within: float = 60.0, *, ends: bool = False) -> None:
         """``ends``: the listener may have raised."""
 
         def reached() -> bool:
@@ -140,7 +140,7 @@ class Listening:
 
         await eventually(reached, f"{state}; was {self.report.states}", within)
 
-    async def accepted(self, number: int, within: float = 30.0) -> None:
+    async def accepted(self, number: int, within: float = 60.0) -> None:
         def reached() -> bool:
             if self.task.done():
                 self.task.result()

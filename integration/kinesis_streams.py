@@ -105,7 +105,7 @@ class KinesisStory:
         number = len(firsts(self.target.accepted)) + more
         self.hub.wait(lambda: len(firsts(self.target.accepted)) >= number, f"{more} more", within)
 
-    def says(self, condition: str, within: float = 30.0) -> None:
+    def says(self, condition: str, within: float = 60.0) -> None:
         """Wait until Ready is ``status reason``."""
         self.hub.wait(lambda: self.hub.condition(NAME) == condition, condition, within)
 

@@ -65,7 +65,7 @@ class Story:
         number = len(firsts(self.target.accepted)) + more
         self.hub.wait(lambda: accepted_at_least(self.target, number), f"{more} more", within)
 
-    def says(self, condition: str, within: float = 30.0) -> None:
+    def says(self, condition: str, within: float = 60.0) -> None:
         """Wait until Ready is ``status reason``."""
         self.hub.wait(lambda: self.hub.condition("orders") == condition, condition, within)
 
