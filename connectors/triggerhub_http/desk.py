@@ -144,7 +144,11 @@ class Desk:
         method, path = scope["method"], scope["raw_path"].decode()
         entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         with listener.turnstile, entry:
-            body, incoming = await _come_in(listener, head, entry, scope, receive)
+            body, incoming = b"", None
+            if head.body:
+                body, incoming = await _come_in(listener, head, entry, scope, receive)
+            elif entry.wants_body:
+                await entry.check(body)
             try:
                 if listener.stopping:
                     # It began to stop after it let this request in; nobody else's trigger did.
@@ -226,9 +230,6 @@ async def _come_in(
 ) -> tuple[bytes, Incoming | None]:
     """The body, checked, and out of its gzip; or of a long one, that may flow, the begin, and the
     rest. Raises ``Refusal`` or ``Gone``."""
-    if not head.body:
-        await entry.check(b"")
-        return b"", None
     in_gzip = zipped(head)
     connection: Ending = scope["state"][CONNECTION]
     incoming = Incoming(receive, head.length, listener.max_body, connection.leave)
@@ -238,7 +239,8 @@ async def _come_in(
         body = await incoming.gather(HELD if listener.takes_at_once(head) else inf)
     if not incoming.ended:
         return body, incoming
-    await entry.check(body)
+    if entry.wants_body:
+        await entry.check(body)
     return await unzipped(head, body, listener.max_body) if in_gzip else body, None
 
 

@@ -258,7 +258,9 @@ async def test_a_client_that_leaves_within_its_body_ends_its_delivery() -> None:
         assert (await rig.ask(post("/", "x")))[0] == 500  # it has no rest to read
 
 
-async def test_an_answer_that_has_begun_is_cut_when_the_grace_time_is_over() -> None:
+async def test_an_answer_that_has_begun_is_cut_when_the_grace_time_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def serve(event: Event) -> Reply:
         assert event.request is not None
         assert event.request.caller is not None
@@ -276,6 +278,7 @@ async def test_an_answer_that_has_begun_is_cut_when_the_grace_time_is_over() -> 
             assert (await client.reader.readuntil(b"some")).startswith(b"HTTP/1.1 200")
         await listening.stop()
         assert await client.closed()
+    assert caplog.records == []
 
 
 async def test_a_client_that_takes_in_little_is_not_taken_for_one_that_takes_in_nothing() -> None:

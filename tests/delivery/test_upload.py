@@ -198,6 +198,27 @@ async def test_a_function_that_does_not_read_holds_up_the_caller_for_its_time() 
         assert rest.closed
 
 
+@on_both_loops
+async def test_a_function_that_reads_late_gets_it_all() -> None:
+    rest = Pieces(cut(b"x" * 2**25, 2**20))
+    got = 0
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal got
+        taken = -1
+        while taken != rest.taken:  # the kernel's buffers fill up
+            taken = rest.taken
+            await asyncio.sleep(0.1)
+        assert taken < 2**25
+        async for piece in body_of(exchange):
+            got += len(piece)
+        await exchange.say(OK)
+
+    async with serving(script, reads_bodies=False) as server, transporting() as transport:
+        assert (await attempt(transport, server, rest, timeout=20.0).run()).body == b"ok"
+        assert got == BEGIN + 2**25
+
+
 @sized
 @on_both_loops
 async def test_what_its_sender_raises_ends_the_request_short_of_its_end(sized: bool) -> None:
