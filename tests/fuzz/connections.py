@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
@@ -51,8 +52,11 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9a-z-]+): ([^\x00-\x08\x0a-\x1f\x7f]*)\
 class Wire(asyncio.Transport):
     """What a connection is to the server, without sockets: what is written is kept."""
 
-    def __init__(self, protocol: asyncio.Protocol, kind: int) -> None:
-        told: dict[str, object] = {"peername": ("::1", 5), "sockname": ("::1", 80)}
+    def __init__(self, protocol: asyncio.Protocol, kind: int, nobodys: socket.socket) -> None:
+        """``nobodys``: holds what the kernel has in hand for the client: nothing."""
+        told: dict[str, object] = {
+            "peername": ("::1", 5), "sockname": ("::1", 80), "socket": nobodys
+        }  # fmt: skip
         super().__init__(told | {"sslcontext": True} if kind & TLS else told)
         self.loop = asyncio.get_running_loop()
         self.protocol = protocol
@@ -71,6 +75,9 @@ class Wire(asyncio.Transport):
             self.said += data
             if self._deaf:
                 self.protocol.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.said) if self._deaf else 0
 
     def can_write_eof(self) -> bool:
         return not self._tls
@@ -154,6 +161,7 @@ class Connections:
         self._runner = asyncio.Runner(loop_factory=partial(looptime.new_event_loop, noop_cycles=1))
         self._events: list[Event] = []
         """Of all functions, in the order in which they came."""
+        self._socket = socket.socket()
         self._hub = hub()
         self._rig: Rig
 
@@ -175,6 +183,7 @@ class Connections:
     def __exit__(self, *error: object) -> None:
         self._runner.run(self._close())
         self._runner.close()
+        self._socket.close()
         logging.getLogger().removeHandler(self._log)
 
     async def _close(self) -> None:
@@ -188,7 +197,7 @@ class Connections:
     async def _read(self, kind: int, data: bytes) -> list[int]:
         protocol = self._rig.connector._server._inner._connection()
         assert isinstance(protocol, Protocol)
-        wire = Wire(protocol, kind)
+        wire = Wire(protocol, kind, self._socket)
         await wire.bring(kind, data)
         found = statuses(bytes(wire.said), data)
         assert all(100 <= one < 500 for one in found), found
