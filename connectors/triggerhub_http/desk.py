@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from triggerhub.event import Reply, Request
 from triggerhub_http.batches import events_of, serve_each
-from triggerhub_http.bodies import HELD, Gone, Incoming, unzipped, zipped
+from triggerhub_http.bodies import HELD, Gone, Incoming, read_short, unzipped, zipped
 from triggerhub_http.caller import CONNECTION, Caller, Ending
 from triggerhub_http.clients import IDENTITY
 from triggerhub_http.deferred import STATUS
@@ -231,14 +231,16 @@ async def _come_in(
     """The body, checked, and out of its gzip; or of a long one, that may flow, the begin, and the
     rest. Raises ``Refusal`` or ``Gone``."""
     in_gzip = zipped(head)
-    connection: Ending = scope["state"][CONNECTION]
-    incoming = Incoming(receive, head.length, listener.max_body, connection.leave)
-    if 0 < head.length <= HELD or in_gzip or entry.wants_body or scope["http_version"] != "1.1":
-        body = await incoming.gather()
+    if 0 < head.length <= HELD:
+        body = await read_short(receive, head.length, listener.max_body)
     else:
-        body = await incoming.gather(HELD if listener.takes_at_once(head) else inf)
-    if not incoming.ended:
-        return body, incoming
+        connection: Ending = scope["state"][CONNECTION]
+        incoming = Incoming(receive, head.length, listener.max_body, connection.leave)
+        whole = in_gzip or entry.wants_body or scope["http_version"] != "1.1"
+        long = not whole and listener.takes_at_once(head)
+        body = await incoming.gather(HELD if long else inf)
+        if not incoming.ended:
+            return body, incoming
     if entry.wants_body:
         await entry.check(body)
     return await unzipped(head, body, listener.max_body) if in_gzip else body, None
