@@ -13,7 +13,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import nats.errors
 from nats.aio.client import Client as NATSClient
@@ -21,9 +21,6 @@ from nats.aio.msg import Msg
 
 from triggerhub.nats.access import Access
 from triggerhub.nats.headers import Headers
-
-if TYPE_CHECKING:
-    from triggerhub.nats.keeping import Keeping
 
 T = TypeVar("T")
 
@@ -90,6 +87,13 @@ def published(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
     )  # fmt: skip
 
 
+class Waiting(Protocol):
+    """What waits for the server's word, and is told when it will not come."""
+
+    def deny(self, text: str) -> None: ...
+    def lose(self) -> None: ...
+
+
 class Client(NATSClient):
     """A connection to one server. Not used again after it ended."""
 
@@ -105,8 +109,8 @@ class Client(NATSClient):
         """It ended, or its server answers no longer."""
         self.wakes: set[asyncio.Event] = set()
         """To be set when it is lost."""
-        self.keeping: Keeping | None = None
-        """What waits for streams to confirm; see there."""
+        self.keeping: Waiting | None = None
+        """What waits for streams to confirm (``keeping_over``)."""
 
     @property
     def gone(self) -> bool:

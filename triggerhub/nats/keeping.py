@@ -23,7 +23,7 @@ class Kept(NamedTuple):
 
 def keeping_over(client: Client) -> Keeping:
     """The one of this connection."""
-    if client.keeping is None:
+    if not isinstance(client.keeping, Keeping):
         client.keeping = Keeping(client)
     return client.keeping
 
