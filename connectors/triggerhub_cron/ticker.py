@@ -178,10 +178,10 @@ class Ticker:
     def _look(self) -> None:
         """There may be room for the slot that waits; or another process decided it."""
         slot = self._slot
-        decided = slot is not None and slot.due <= self._record.past
-        if decided:
+        if slot is not None and slot.due <= self._record.past:
+            # The timer comes when this one was due, and goes on to the next.
             self._slot = slot = self._plan.after(self._record.past)
-        if decided or self._waits:
+        if self._waits:
             self._waits = False
             self._timer.arm(self, None if slot is None else slot.at)
 
