@@ -414,7 +414,7 @@ class TestTrouble:
             await tools.produce(own_kafka.broker, topic, [b"1"])
             await running.accepted(1)
             own_kafka.kill9()
-            await running.state("BrokerUnreachable", within=10.0)
+            await running.state("BrokerUnreachable")
             own_kafka.start()
             await running.connected()
             await tools.produce(own_kafka.broker, topic, [b"2"])
@@ -422,14 +422,12 @@ class TestTrouble:
             own_kafka.kill9()
             assert await running.stop() < 12.0
 
-    async def test_a_broker_that_hangs_is_reported_within_ten_seconds(
-        self, own_kafka: Kafka, topic: str
-    ) -> None:
+    async def test_a_broker_that_hangs_is_reported(self, own_kafka: Kafka, topic: str) -> None:
         await tools.create_topic(own_kafka.broker, topic)
         async with listen(own_kafka, topic) as running:
             await running.connected()
             own_kafka.pause()
-            await running.state("BrokerUnreachable", within=10.0)
+            await running.state("BrokerUnreachable")
             own_kafka.resume()
             await running.connected()
 

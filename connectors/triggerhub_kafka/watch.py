@@ -57,7 +57,8 @@ class Watch:
                     raise
             else:
                 self._health.back(coordinated, self._troubles(view))
-                await self._tell(view)
+                if not await self._tell(view):
+                    continue  # it took as long as a look, which tells why
             await beat(_EVERY)
 
     def _troubles(self, view: View) -> dict[TopicPartition, str]:
@@ -70,8 +71,8 @@ class Watch:
         """Of topics that are there."""
         return [at for at in self._consumer.assignment() if at.topic in self._topics.there]
 
-    async def _tell(self, view: View) -> None:
-        """Lag and seek. Raises KafkaError as ``run`` does."""
+    async def _tell(self, view: View) -> bool:
+        """Lag and seek. False: no answer in time. Raises KafkaError as ``run`` does."""
         try:
             async with asyncio.timeout(_WITHIN):
                 await self._measure(view)
@@ -81,6 +82,8 @@ class Watch:
                 raise
             # Brokers answer, but the one that was asked: the next look tells which.
             log.debug("kafka.measure_failed error=%r", error)
+            return not isinstance(error, TimeoutError)
+        return True
 
     async def _measure(self, view: View) -> None:
         """What waits in each partition. The end of one comes with each fetch; it is asked for
