@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -55,6 +55,17 @@ def after(seconds: float) -> Script:
         return accepted(event)
 
     return script
+
+
+async def whole(event: Event) -> Event:
+    """The event with all of its data, also where that was still to come."""
+    request = event.request
+    if request is None or request.rest is None:
+        return event
+    pieces = [event.data]
+    while piece := await request.rest.read():
+        pieces.append(piece)
+    return replace(event, data=b"".join(pieces), request=replace(request, rest=None, length=None))
 
 
 class Gate:
@@ -109,15 +120,15 @@ class ScriptedEmit:
         self._changed: set[asyncio.Future[None]] = set()
 
     async def __call__(self, event: Event) -> Outcome:
-        call = Call(event)
+        call = Call(await whole(event))
         self.calls.append(call)
         self.active += 1
         self.most = max(self.most, self.active)
         if self._on_begin is not None:
-            self._on_begin(event)
+            self._on_begin(call.event)
         self.changed()
         try:
-            call.outcome = await self.script(event)
+            call.outcome = await self.script(call.event)
             self.settled.append(call)
             return call.outcome
         finally:
