@@ -19,6 +19,7 @@ from triggerhub.delivery.dispatcher import Dispatcher
 from triggerhub.delivery.link import Link
 from triggerhub.delivery.waits import Waits
 from triggerhub.event import Event, Outcome
+from triggerhub.sentence import leaf
 from triggerhub.store.ulid import new_ulid
 
 MOST = 4
@@ -176,12 +177,11 @@ async def _guarded(work: Coroutine[Any, Any, None]) -> Exception | None:
     try:
         await work
     except Exception as error:
-        leaf: Exception = error
-        while isinstance(leaf, ExceptionGroup):
-            leaf = leaf.exceptions[0]
-        if not isinstance(leaf, OSError | ValueError):
-            log.warning("replay.failed", error=str(leaf), exc_info=True)
-        return leaf
+        first = leaf(error)
+        assert isinstance(first, Exception)  # an ExceptionGroup holds no others
+        if not isinstance(first, OSError | ValueError):
+            log.warning("replay.failed", error=str(first), exc_info=True)
+        return first
     return None
 
 
