@@ -13,7 +13,7 @@ from triggerhub_http.deferred import Deferred
 from triggerhub_http.gate import Gate
 from triggerhub_http.limits import Turnstile
 from triggerhub_http.messages import Head, Refusal
-from triggerhub_http.preferences import NONE, read_preferences
+from triggerhub_http.preferences import read_preferences
 from triggerhub_http.routes import Claim, parameters
 from triggerhub_http.sharing import Sharing
 from triggerhub_http.signatures import Replays
@@ -117,7 +117,7 @@ class Listener:
 
     def defers(self, head: Head) -> bool:
         """Whether this request is answered before it is delivered."""
-        return self._deferred.takes(read_preferences(head.prefer) if head.prefer else NONE)
+        return self._deferred.takes(read_preferences(head.prefer))
 
     def takes_at_once(self, head: Head) -> bool:
         """Whether the function gets the request while nobody keeps it: its body need not be whole
@@ -133,7 +133,7 @@ class Listener:
         self._under_way.add(task)
         try:
             if event.request is not None and event.request.deferred:
-                preferences = read_preferences(head.prefer) if head.prefer else NONE
+                preferences = read_preferences(head.prefer)
                 return await self._deferred.accept(event, preferences, named=head.named)
             if self._busy < self._in_flight:
                 self._busy += 1

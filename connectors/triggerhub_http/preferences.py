@@ -29,12 +29,14 @@ class Preferences(NamedTuple):
         return ", ".join(applied).encode()
 
 
-NONE = Preferences()
+_NONE = Preferences()
 
 
 def read_preferences(text: str) -> Preferences:
     """Of several of one name the first counts; what is not known, or makes no sense, is passed
     over (RFC 7240, section 2)."""
+    if not text:
+        return _NONE
     found: dict[str, str] = {}
     for name, quoted, plain, _ in _ONE.findall(text):
         found.setdefault(name.lower(), quoted or plain)
