@@ -62,9 +62,10 @@ class Exchange:
         )
         if reply.truncated:
             raise BrokenReply(f"the answer is larger than {LARGEST_ANSWER} bytes")
-        if reply.rest is not None and request.caller is not None and more is None:
+        if reply.rest is not None and request.caller is not None:
             await _tell(reply, reply.rest, request.caller)
-            await request.caller.end()
+            if more is None:
+                await request.caller.end()
         return reply
 
     async def _ask_while_it_comes(self, rest: Rest) -> Reply:
@@ -77,8 +78,6 @@ class Exchange:
             sending = tasks.create_task(upload.run())
             try:
                 reply = await self._ask(upload)
-                if reply.rest is not None and caller is not None:
-                    await _tell(reply, reply.rest, caller)
             except (Away, NoReply, BrokenReply, Interrupted) as error:
                 failure = error
             finally:
