@@ -90,11 +90,13 @@ class Desk:
         asked = path.startswith(STATUS)
         find = self._asked if asked else self._routed
         listener, rest = await find(head, method, path)
+        identity = scope["state"].get(IDENTITY)
         try:
+            entry = await admitted(listener.gate, head, scope["client"], identity)
             if asked:
-                reply = await self._told(listener, rest, head, scope, receive)
+                reply = await self._told(listener, rest, head, entry, receive)
             else:
-                reply = await self._delivered(listener, rest, head, scope, receive, send)
+                reply = await self._delivered(listener, rest, head, entry, scope, receive, send)
         except Refusal as refusal:
             refusal.reply = listener.sharing.told(head, refusal.reply)
             raise
@@ -117,11 +119,10 @@ class Desk:
         listener: Listener,
         rest: str,
         head: Head,
-        scope: HTTPScope,
+        entry: Entry,
         receive: ASGIReceiveCallable,
     ) -> Reply:
         """What became of an event. Raises ``Refusal`` or ``Gone``."""
-        entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         body = b""
         if head.body:
             body = await Incoming(receive, head.length, listener.max_body).gather()
@@ -136,13 +137,13 @@ class Desk:
         listener: Listener,
         rest: str,
         head: Head,
+        entry: Entry,
         scope: HTTPScope,
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
     ) -> Reply | None:
         """None: it is answered. Raises ``Refusal`` or ``Gone``."""
         method, path = scope["method"], scope["raw_path"].decode()
-        entry = await admitted(listener.gate, head, scope["client"], scope["state"].get(IDENTITY))
         with listener.turnstile, entry:
             body, incoming = b"", None
             if head.body:
