@@ -6,7 +6,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 BACKLOG = 2048
 """Connections that wait to be taken."""
@@ -18,8 +19,7 @@ async def bound(host: str, port: int) -> list[socket.socket]:
     found = await loop.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    sockets: list[socket.socket] = []
-    try:
+    with _all_or_none() as sockets:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             one = socket.socket(family, kind, protocol)
             sockets.append(one)
@@ -29,25 +29,30 @@ async def bound(host: str, port: int) -> list[socket.socket]:
             one.setblocking(False)
             one.bind(address)
             one.listen(BACKLOG)
-    except OSError:
-        for one in sockets:
-            one.close()
-        raise
     return sockets
 
 
 def taken(descriptors: Iterable[int]) -> list[socket.socket]:
     """Sockets that somebody else bound, listening."""
-    sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in descriptors]
-    try:
-        for one in sockets:
+    with _all_or_none() as sockets:
+        for descriptor in descriptors:
+            one = socket.socket(fileno=os.dup(descriptor))
+            sockets.append(one)
             one.setblocking(False)
             one.listen(BACKLOG)
+    return sockets
+
+
+@contextmanager
+def _all_or_none() -> Iterator[list[socket.socket]]:
+    """They are closed where one cannot be listened on."""
+    sockets: list[socket.socket] = []
+    try:
+        yield sockets
     except OSError:
         for one in sockets:
             one.close()
         raise
-    return sockets
 
 
 def reason(error: OSError) -> str:
