@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import socketserver
 import ssl
 import struct
 import threading
@@ -14,9 +15,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import unquote
 
 import trustme
+
+S = TypeVar("S", bound=socketserver.BaseServer)
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() resets the connection
 _MEBIBYTE = bytes(1024 * 1024)
@@ -338,3 +342,16 @@ def answering(
         yield function
     finally:
         function.close()
+
+
+@contextmanager
+def served(server: S) -> Iterator[S]:
+    """A server of the test's own serves, in a thread of its own, while the block runs."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

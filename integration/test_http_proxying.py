@@ -6,10 +6,10 @@ import http.client
 import socketserver
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
+from integration.function import served
 from integration.hub import Hub, function, running, trigger
 
 ANSWER = (
@@ -57,18 +57,6 @@ class Conversation(socketserver.StreamRequestHandler):
             self.wfile.write(ANSWER % (len(said), said))
 
 
-@contextmanager
-def serving() -> Iterator[Function]:
-    with Function() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def connect(hub: Hub) -> http.client.HTTPConnection:
     host, _, port = hub.listen.partition(":")
     return http.client.HTTPConnection(host, int(port), timeout=30.0)
@@ -85,7 +73,7 @@ def ask(hub: Hub, method: str, path: str, **fields: str) -> tuple[int, dict[str,
 
 
 def test_a_hub_between_callers_and_a_function_is_an_honest_proxy(tmp_path: Path) -> None:
-    with serving() as echo, running(tmp_path, start=False) as hub:
+    with served(Function()) as echo, running(tmp_path, start=False) as hub:
         # So long that no attempt ends by itself.
         web = trigger("HTTPTrigger", "web", "echo", {}, timeout="10m")
         hub.write("f.yaml", function("echo", echo.url), web)

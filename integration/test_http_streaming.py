@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from integration.function import served
 from integration.hub import Hub, function, running, trigger
 
 MIB = 2**20
@@ -103,20 +104,8 @@ def plain(talk: Talk) -> bool:
 
 
 @contextmanager
-def serving() -> Iterator[Function]:
-    with Function() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@contextmanager
 def staged(folder: Path, *options: str, **delivery: object) -> Iterator[tuple[Hub, Function]]:
-    with serving() as server, running(folder, *options, start=False) as hub:
+    with served(Function()) as server, running(folder, *options, start=False) as hub:
         web = trigger("HTTPTrigger", "web", "f", {"maxBodySize": "1Gi"}, **delivery)
         hub.write("f.yaml", function("f", server.url), web)
         hub.start()
