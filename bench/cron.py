@@ -6,15 +6,11 @@ moment when its function has read the request.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.measure import Row
+from bench.measure import Row, program
 from integration.hub import function, running, trigger
 from triggerhub_cron import CronSource
 from triggerhub_cron.plan import Plan
@@ -24,20 +20,6 @@ RATE = 200
 SECONDS = 60.0
 SETTLING = 60.0
 """Longer than the first ticks with jitter take to come."""
-
-
-@contextmanager
-def punctual(notes: Path) -> Iterator[str]:
-    """The function's URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.punctual", str(notes)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def lateness(notes: Path, since: float, source: CronSource) -> list[float]:
@@ -75,7 +57,7 @@ def measure(number: int, source: dict[str, str]) -> tuple[list[float], float, fl
     # Nothing asks for metrics meanwhile: of ten thousand bindings they are a second's work.
     with (
         tempfile.TemporaryDirectory(prefix="triggerhub-bench-") as folder,
-        punctual(Path(folder, "notes")) as url,
+        program("punctual", str(Path(folder, "notes"))) as url,
         # Not beside the notes: a hub looks at what changes where its folder of manifests lies.
         running(Path(folder, "hub"), "--plain", start=False) as hub,
     ):

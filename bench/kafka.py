@@ -14,15 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from bench.measure import Row, stretch
+from bench.measure import Row, program, stretch
 from bench.sink import nginx_sink
 from bench.transport import measure_client
 from integration.hub import function, running, trigger
@@ -116,18 +114,6 @@ def run_hub(broker: str, topic: str, url: str, records: int) -> tuple[float, flo
         return (last.used - first.used) / settled * 1e6, settled / (last.at - first.at)
 
 
-@contextmanager
-def slow() -> Iterator[str]:
-    """A function that takes 10 ms, as a process of its own; its URL."""
-    process = subprocess.Popen([sys.executable, "-m", "bench.slow"], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def main() -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="triggerhub-kafka-") as folder:
@@ -170,7 +156,7 @@ def to_slow(broker: str, topic: str) -> list[Row]:
     what it misses of the ideal, function, machine and client miss, and no hub could have."""
     ideal, rates = IN_FLIGHT / SLOW, []
     for _ in range(3):
-        with slow() as url:
+        with program("slow") as url:
             alone, _ = measure_client(url, 3.0, IN_FLIGHT, uvloop.new_event_loop)
             cpu, rate = run_hub(broker, topic, url, SLOW_RECORDS)
         print(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -40,6 +43,19 @@ class Look(Generic[T]):
     """Events."""
     used: T
     """CPU so far, as it was asked for."""
+
+
+@contextmanager
+def program(name: str, *options: str) -> Iterator[str]:
+    """The URL of one of this folder's, which prints its port and serves while the block runs."""
+    command = [sys.executable, "-m", f"bench.{name}", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def stretch(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from bench.kafka import IN_FLIGHT, fill, slow
-from bench.measure import Row, stretch
+from bench.kafka import IN_FLIGHT, fill
+from bench.measure import Row, program, stretch
 from bench.sink import nginx_sink
 from integration.hub import function, running, trigger
 from integration.servers import Kafka, free_port
@@ -119,7 +119,7 @@ def main() -> list[Row]:
                     pairs.append((one, two))
             slow_topic = f"slow-{uuid4().hex[:8]}"
             asyncio.run(fill(broker.broker, slow_topic, SLOW_RECORDS))
-            with slow() as url:
+            with program("slow") as url:
                 waiting, waiting_two = (
                     measured(broker.broker, slow_topic, url, n, SLOW_RECORDS) for n in (1, 2)
                 )
